@@ -1,0 +1,66 @@
+"""Where the course runs: its folders, its two settings, its device, its random numbers."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+import platformdirs
+
+PACKAGE = Path(__file__).resolve().parent
+_CHECKOUT = PACKAGE.parent / "data"
+DATA = _CHECKOUT if (_CHECKOUT / "assets.toml").is_file() else PACKAGE / "_data"  # checkout, or installed wheel
+
+CHOICES = {"COURSE_MODELS": ("embedded", "hub"), "COURSE_SIZE": ("small", "large")}
+
+
+@dataclass(frozen=True)
+class Settings:
+    """The two settings every page shows: which pretrained models, and which size of training."""
+
+    models: str = "embedded"
+    size: str = "small"
+
+    @property
+    def is_default(self) -> bool:
+        """True where stored outputs, verdicts and budgets apply as printed."""
+        return self == Settings()
+
+    def __str__(self) -> str:
+        return f"models: {self.models} · size: {self.size}"
+
+
+def settings() -> Settings:
+    """The settings in force, read from the environment variables COURSE_MODELS and COURSE_SIZE.
+
+    Raises:
+        ValueError: a variable holds something other than its choices.
+    """
+    return Settings(_choice("COURSE_MODELS"), _choice("COURSE_SIZE"))
+
+
+def _choice(name: str) -> str:
+    value = os.environ.get(name) or CHOICES[name][0]
+    if value not in CHOICES[name]:
+        raise ValueError(f"{name} must be {' or '.join(map(repr, CHOICES[name]))}, got {value!r}")
+    return value
+
+
+def cache_dir() -> Path:
+    """The folder downloads are kept in: COURSE_CACHE, else the user's cache folder."""
+    return Path(os.environ.get("COURSE_CACHE") or platformdirs.user_cache_path("language-models-course"))
+
+
+def device() -> str:
+    """`"cuda"` where a GPU is there, else `"cpu"`; COURSE_DEVICE asks for another (`mps`, say)."""
+    import torch
+
+    return os.environ.get("COURSE_DEVICE") or ("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def generator(seed: int):
+    """A seeded `torch.Generator` on the CPU: CUDA's stream differs, so all that reaches a page draws from here."""
+    import torch
+
+    return torch.Generator("cpu").manual_seed(seed)
