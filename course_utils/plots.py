@@ -1,0 +1,210 @@
+"""Pictures: a style safe in grey and for colour-blind eyes, alt text that travels, two kinds of plot."""
+
+from __future__ import annotations
+
+import base64
+import html
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import matplotlib as mpl
+import matplotlib.pyplot as plt
+import numpy as np
+from cycler import cycler
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.image import AxesImage
+from numpy.typing import ArrayLike
+from PIL import Image
+
+COLOUR_MAP = "viridis"  # monotone in luminance: survives a grey printer and every common colour blindness
+# Okabe & Ito, "Color Universal Design" (2008), without the yellow, which is lost on white paper.
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+_DASHES = ("-", "--", "-.", ":", (0, (6, 1)), (0, (4, 1, 1, 1, 1, 1)), (0, (1, 1)))
+_DPI, _SHOWN_DPI = 160, 96  # drawn finer than shown, so that it stays sharp on a dense screen
+STYLE = {
+    # colour is never the only difference
+    "axes.prop_cycle": cycler(color=COLOURS) + cycler(linestyle=_DASHES),
+    "image.cmap": COLOUR_MAP,
+    "figure.figsize": (7.0, 4.0),
+    "figure.constrained_layout.use": True,
+    "figure.facecolor": "white",
+    "font.family": "DejaVu Sans",  # ships with matplotlib: the same letters on every machine
+    "font.size": 10,
+    "axes.titlesize": 11.5,
+    "axes.titlelocation": "left",
+    "axes.titlepad": 9,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.edgecolor": "#555555",
+    "axes.axisbelow": True,
+    "axes.grid": True,
+    "grid.color": "#e4e4e4",
+    "grid.linewidth": 0.7,
+    "lines.linewidth": 1.8,
+    "patch.edgecolor": "white",
+    "legend.frameon": False,
+    "svg.hashsalt": "course",
+}
+
+
+def use_style() -> None:
+    """Make the course's style matplotlib's default: call it once, in a page's setup cell."""
+    mpl.rcParams.update(STYLE)
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A PNG with its alt text, shown by any notebook front end.
+
+    JupyterLab and nbconvert drop the `alt` in an output's metadata: there only HTML carries it. Viewers that
+    read the metadata, or show no HTML, take the PNG. The plain text is the same on every machine.
+    """
+
+    png: bytes
+    alt: str
+    width: int  # in CSS pixels
+
+    def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> tuple[dict, dict]:
+        png, alt = base64.b64encode(self.png).decode(), html.escape(self.alt)
+        size = f'width="{self.width}" style="max-width:100%"'
+        img = f'<img src="data:image/png;base64,{png}" alt="{alt}" {size}>'
+        data = {"text/plain": f"Figure: {self.alt}", "text/html": img, "image/png": png}
+        return data, {"image/png": {"alt": self.alt, "width": self.width}, "vscode_altText": self.alt}
+
+
+def picture(figure: Figure, alt: str) -> Picture:
+    """Draw `figure` as a `Picture` and close it.
+
+    Raises:
+        ValueError: `alt` is empty, or the figure lacks a title or an axis label.
+    """
+    if not isinstance(figure, Figure):
+        raise ValueError(f"figure must be a matplotlib Figure, got {type(figure).__name__}")
+    if not isinstance(alt, str) or not alt.strip():
+        raise ValueError("alt must say in words what the figure shows")
+    _require_labels(figure)
+    png, width = _render(figure)
+    plt.close(figure)
+    return Picture(png, " ".join(alt.split()), width)
+
+
+def show(figure: Figure, alt: str) -> None:
+    """Show `figure` under the cell as a PNG with alt text, and close it; raises as `picture` does."""
+    from IPython.display import display
+
+    display(picture(figure, alt))
+
+
+def _render(figure: Figure) -> tuple[bytes, int]:
+    """The figure as a PNG of at most 256 colours (a third of the bytes), and its width in CSS pixels.
+
+    "Maximum coverage" moves no colour by more than a few steps of 255; the median cut blurs a rare one.
+    """
+    drawn, packed = io.BytesIO(), io.BytesIO()
+    figure.savefig(drawn, format="png", dpi=_DPI, facecolor="white", bbox_inches="tight", pad_inches=0.08)
+    image = Image.open(drawn).convert("RGB")
+    few = image.quantize(256, method=Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE)
+    few.save(packed, format="png", optimize=True)
+    return packed.getvalue(), round(image.width * _SHOWN_DPI / _DPI)
+
+
+def _require_labels(figure: Figure) -> None:
+    for ax in filter(Axes.has_data, figure.axes):
+        if hasattr(ax, "_colorbar"):
+            if not (ax.get_xlabel() or ax.get_ylabel()):
+                raise ValueError("figure has a colour bar without a label: colorbar(..., label=...)")
+            continue
+        if not (figure.get_suptitle() or any(ax.get_title(loc) for loc in ("left", "center", "right"))):
+            raise ValueError("figure has no title: ax.set_title(...) or figure.suptitle(...)")
+        for name in "xy":
+            if ax.axison and not _labelled(figure, ax, name):
+                raise ValueError(f"figure has no {name} label: ax.set_{name}label(...), or turn the axis off")
+
+
+def _labelled(figure: Figure, ax: Axes, name: str) -> bool:
+    """True where the axis is off, or it, one it is shared with, or the whole figure has a label."""
+    shared = getattr(ax, f"get_shared_{name}_axes")().get_siblings(ax)
+    texts = [getattr(other, f"get_{name}label")() for other in {ax, *shared}]
+    whole = getattr(figure, f"get_sup{name}label")()
+    return bool(whole) or any(texts) or not getattr(ax, f"{name}axis").get_visible()
+
+
+def heatmap(
+    ax: Axes,
+    weights: ArrayLike,
+    rows: Sequence[str],
+    columns: Sequence[str],
+    *,
+    vmax: float | None = None,
+    digits: int = 2,
+) -> AxesImage:
+    """Draw a matrix of weights ≥ 0 with its names, and up to 12 × 12 each value in its cell.
+
+    Args:
+        ax: where to draw; the caller sets title and axis labels.
+        weights: (rows, columns).
+        vmax: the weight of the lightest colour; the largest weight by default. The darkest is 0.
+        digits: digits after the point.
+
+    Raises:
+        ValueError: `weights` does not have one row per name in `rows` and one column per name in `columns`.
+    """
+    matrix = np.asarray(weights, dtype=float)
+    if matrix.shape != (len(rows), len(columns)):
+        raise ValueError(
+            f"weights must have shape ({len(rows)}, {len(columns)}), one per name, got {matrix.shape}"
+        )
+    image = ax.imshow(matrix, cmap=COLOUR_MAP, vmin=0, vmax=vmax or matrix.max() or 1, aspect="equal")
+    upright = sum(map(len, columns)) <= 40
+    size = 9 if max(matrix.shape) <= 24 else 6
+    ax.set_xticks(range(len(columns)), columns, rotation=0 if upright else 90, fontsize=size)
+    ax.set_yticks(range(len(rows)), rows, fontsize=size)
+    ax.tick_params(length=0)
+    ax.grid(False)
+    ax.spines[:].set_visible(False)
+    if max(matrix.shape) <= 12:
+        _write_values(ax, image, matrix, digits)
+    return image
+
+
+def _write_values(ax: Axes, image: AxesImage, matrix: np.ndarray, digits: int) -> None:
+    for (i, j), value in np.ndenumerate(matrix):
+        ink = _ink(image.to_rgba(value))
+        ax.text(j, i, f"{value:.{digits}f}", ha="center", va="center", color=ink, fontsize=8)
+
+
+def _ink(ground: Sequence[float]) -> str:
+    """Black or white, whichever stands out more on `ground` (WCAG 2.2, relative luminance)."""
+    linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in ground[:3]]
+    return "black" if np.dot(linear, (0.2126, 0.7152, 0.0722)) > 0.179 else "white"
+
+
+def scatter_words(
+    ax: Axes, points: ArrayLike, words: Sequence[str], groups: Sequence[str] | None = None
+) -> list[mpl.text.Annotation]:
+    """Draw words as named points of a plane; each group gets its own colour and its own marker.
+
+    Args:
+        ax: where to draw; the caller sets title and axis labels.
+        points: (words, 2).
+        groups: one name per word, shown in a legend.
+
+    Raises:
+        ValueError: the numbers of points, words and groups differ.
+    """
+    xy, groups = np.asarray(points, dtype=float), [""] * len(words) if groups is None else list(groups)
+    if xy.shape != (len(words), 2) or len(groups) != len(words):
+        raise ValueError(
+            f"points must have shape ({len(words)}, 2), and groups one name per word, "
+            f"got {xy.shape} and {len(groups)}"
+        )
+    for k, group in enumerate(dict.fromkeys(groups)):
+        members = [i for i, name in enumerate(groups) if name == group]
+        ax.scatter(*xy[members].T, s=28, color=COLOURS[k % 7], marker="osD^vPX"[k % 7], label=group or None)
+    if any(groups):
+        ax.legend()
+    place = {"xytext": (4, 3), "textcoords": "offset points", "fontsize": 8.5}
+    return [ax.annotate(word, point, **place) for word, point in zip(words, xy, strict=True)]

@@ -1,0 +1,255 @@
+"""The widgets and the notebooks in a real JupyterLab, under a real Chromium, by keyboard and by mouse."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import lab
+import nbformat
+import numpy as np
+import pytest
+
+pytestmark = [pytest.mark.browser, pytest.mark.skipif(bool(lab.why_not()), reason=lab.why_not())]
+
+SHAPE = LAYERS, HEADS, T, S = 3, 2, 5, 6  # (layers, heads, T, S)
+ROWS = ["the", "cat", "sat", "on", "an-extraordinarily-long-token-that-must-be-shortened"]
+COLUMNS = ["le", "chat", "s'est", "assis", "là", "."]
+CELLS = (
+    "import numpy as np\nfrom course_utils.plots import picture\n"
+    "from course_utils.widgets import AttentionMap, TextBox",
+    f"weights = np.load('weights.npy')\nshown = AttentionMap(weights, {ROWS!r}, {COLUMNS!r})\nshown",
+    "def attend(text):\n"
+    "    words = text.split()\n"
+    "    if not words:\n"
+    "        raise ValueError('type at least one word')\n"
+    "    return AttentionMap(np.eye(len(words)), words)\n\n"
+    "box = TextBox(attend, value='a b', label='Sentence', button='Attend')\nbox",
+    "echo = TextBox(str.upper, label='Echo')\necho",
+)
+
+
+@pytest.fixture(scope="module")
+def weights() -> np.ndarray:
+    scores = np.random.default_rng(7).normal(size=SHAPE)
+    return (np.exp(scores) / np.exp(scores).sum(-1, keepdims=True)).astype(np.float32)
+
+
+@pytest.fixture(scope="module")
+def session(tmp_path_factory: pytest.TempPathFactory, weights: np.ndarray):
+    """A JupyterLab with a small notebook of widgets, and a browser."""
+    root, work = tmp_path_factory.mktemp("root"), tmp_path_factory.mktemp("lab")
+    np.save(root / "weights.npy", weights)
+    kernel = {"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}}
+    cells = [nbformat.v4.new_code_cell(source) for source in CELLS]
+    nbformat.write(nbformat.v4.new_notebook(cells=cells, metadata=kernel), root / "widgets.ipynb")
+    with lab.server(root, work) as server, lab.browser(work / "profile") as context:
+        yield server, context
+
+
+@pytest.fixture(scope="module")
+def notebook(session):
+    """The notebook of widgets, run to its end."""
+    with lab.opened(*session, "widgets.ipynb") as page:
+        page.run_all()
+        page.page.wait_for_selector(".course-map canvas")
+        yield page
+
+
+@pytest.fixture
+def shown(notebook):
+    """The first map on the page, at layer 0, head 0, nothing selected."""
+    root = notebook.page.locator(".course-map").first
+    root.scroll_into_view_if_needed()
+    for name in ("layer", "head"):
+        root.get_by_role("slider", name=name).press("Home")
+    root.locator("canvas").press("Escape")
+    notebook.page.mouse.move(1, 1)
+    return root
+
+
+def picture(root) -> str:
+    """The pixels of the map, once its next frame is drawn."""
+    frames = "new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))"
+    return root.locator("canvas").evaluate(
+        f"async (canvas) => {{ await {frames}; return canvas.toDataURL(); }}"
+    )
+
+
+def said(root) -> tuple[str, np.float32]:
+    """The announcement, and the weight in it at full precision."""
+    status = root.get_by_role("status")
+    return status.inner_text(), np.float32(re.search(r"exactly (\S+)", status.inner_text())[1])
+
+
+def test_layer_and_head_move_by_keyboard(shown, weights):
+    seen = {picture(shown)}
+    for layer, head in ((1, 0), (2, 0), (2, 1)):
+        name = "head" if head else "layer"
+        shown.get_by_role("slider", name=name).press("ArrowRight")
+        seen.add(picture(shown))
+        assert shown.get_attribute("data-shown") == f"{layer}/{head}"
+    assert len(seen) == 4
+    shown.locator("canvas").press("ArrowDown")
+    assert said(shown)[1] == weights[2, 1, 0, 0]
+
+
+def test_arrow_keys_announce_the_exact_weight(shown, weights):
+    canvas, place = shown.locator("canvas"), [0, 0]
+    canvas.press("ArrowRight")  # enters at the corner
+    for key, step in (
+        ("ArrowRight", (0, 1)),
+        ("ArrowDown", (1, 0)),
+        ("ArrowDown", (1, 0)),
+        ("ArrowLeft", (0, -1)),
+    ):
+        canvas.press(key)
+        place = [place[0] + step[0], place[1] + step[1]]
+        text, value = said(shown)
+        assert value == weights[0, 0, *place]
+        assert f"“{ROWS[place[0]]}”" in text
+        assert f"“{COLUMNS[place[1]]}”" in text
+    canvas.press("End")
+    canvas.press("ArrowRight")  # the edge holds
+    assert said(shown)[1] == weights[0, 0, place[0], S - 1]
+
+
+def test_every_weight_on_the_way_through_the_map(shown, weights):
+    canvas, seen = shown.locator("canvas"), []
+    canvas.press("ArrowRight")
+    for row in range(T):
+        canvas.press("Home")
+        for _ in range(S):
+            seen.append(said(shown)[1])
+            canvas.press("ArrowRight")
+        if row < T - 1:
+            canvas.press("ArrowDown")
+    np.testing.assert_array_equal(np.reshape(seen, (T, S)), weights[0, 0])
+
+
+def test_hover_tells_the_cell_and_leaving_goes_back(shown, weights):
+    canvas = shown.locator("canvas")
+    canvas.press("ArrowRight")
+    before = said(shown)
+    box = canvas.bounding_box()
+    heard = set()
+    for x in np.linspace(0, box["width"], 40):
+        shown.page.mouse.move(box["x"] + x, box["y"] + box["height"] - 20)
+        heard.add(said(shown)[1])
+    assert set(weights[0, 0, T - 1]) <= heard  # the last row, from its first key to its last
+    shown.page.mouse.move(1, 1)
+    assert said(shown) == before
+
+
+def test_row_sums_stand_beside_the_rows(shown, weights):
+    picture(shown)
+    sums = [float(text) for text in shown.get_attribute("data-sums").split()]
+    np.testing.assert_allclose(sums, weights[0, 0].astype(float).sum(-1), atol=0.5e-3)
+
+
+def test_focus_goes_layer_head_map(shown):
+    names = []
+    shown.get_by_role("slider", name="layer").focus()
+    for _ in range(3):
+        names.append(shown.page.evaluate("() => document.activeElement.getAttribute('aria-label')"))
+        suppressed = shown.page.evaluate("() => document.activeElement.dataset.lmSuppressShortcuts")
+        assert suppressed == "true"
+        shown.page.keyboard.press("Tab")
+    assert names[:2] == ["layer", "head"]
+    assert names[2].startswith("Attention, layer 0, head 0: 5 queries in rows, 6 keys in columns")
+
+
+def test_a_redraw_takes_milliseconds(shown):
+    times = []
+    for key in ("ArrowRight", "ArrowDown") * 5:
+        shown.locator("canvas").press(key)
+        picture(shown)
+        times.append(float(shown.get_attribute("data-draw-ms")))
+    assert np.median(times) < 50  # a generous limit: 5 ms or less where nothing else runs
+
+
+def test_the_kernel_hears_the_selection(notebook, shown):
+    shown.get_by_role("slider", name="layer").press("ArrowRight")
+    for key in ("ArrowDown", "ArrowDown", "ArrowRight"):
+        shown.locator("canvas").press(key)
+    assert evaluate(notebook, "shown.layer, shown.head, shown.selected") == "(1, 0, [1, 1])"
+
+
+def evaluate(notebook, expression: str) -> str:
+    """What the kernel answers, asked through a new last cell of the page."""
+    page = notebook.page
+    before = page.locator(".jp-CodeCell").count()
+    page.locator(".jp-CodeCell .cm-content").last.click()
+    page.keyboard.press("Escape")
+    page.keyboard.press("b")
+    cell = page.locator(".jp-CodeCell").nth(before)
+    cell.locator(".cm-content").click()
+    page.keyboard.insert_text(expression)
+    page.keyboard.press("Control+Enter")
+    return cell.locator(".jp-OutputArea-output pre").inner_text(timeout=15_000)
+
+
+def test_the_text_box_answers_enter_and_button(notebook):
+    page = notebook.page
+    box = page.get_by_role("textbox", name="Sentence")
+    box.fill("one two three")
+    box.press("Enter")
+    page.get_by_role("application", name=re.compile("3 queries in rows")).wait_for()
+    box.fill("four words this time")
+    page.get_by_role("button", name="Attend").click()
+    fresh = page.get_by_role("application", name=re.compile("4 queries in rows"))
+    fresh.wait_for()
+    assert page.locator(".course-map").count() == 2  # the old map is gone
+    fresh.press("ArrowRight")
+    assert "query 0 “four” → key 0 “four”" in page.locator(".course-map").nth(1).inner_text()
+
+
+def test_the_text_box_shows_an_error_in_one_line_and_recovers(notebook):
+    page = notebook.page
+    box = page.get_by_role("textbox", name="Sentence")
+    box.fill(" ")
+    box.press("Enter")
+    page.get_by_text("ValueError: type at least one word").wait_for()
+    assert box.get_attribute("aria-invalid") == "true"
+    box.fill("fine again")
+    box.press("Enter")
+    page.get_by_role("application", name=re.compile("2 queries in rows")).wait_for()
+    assert page.get_by_text("ValueError").count() == 0
+
+
+def test_the_text_box_shows_text_as_text(notebook):
+    page = notebook.page
+    box = page.get_by_role("textbox", name="Echo")
+    box.fill("<b>bold</b>")
+    box.press("Enter")
+    page.get_by_text("<B>BOLD</B>").wait_for()
+
+
+def test_the_map_follows_the_theme(notebook, shown):
+    light = picture(shown)
+    for theme in ("JupyterLab Dark", "JupyterLab Light"):
+        for item in ("Settings", "Theme", theme):
+            notebook.page.get_by_role("menuitem", name=item, exact=True).click()
+        dark = "false" if theme.endswith("Dark") else "true"
+        notebook.page.wait_for_selector(f"body[data-jp-theme-light='{dark}']")
+        notebook.page.wait_for_timeout(500)  # the style sheet is swapped after the mark
+        assert (picture(shown) == light) is theme.endswith("Light")
+
+
+def test_nothing_left_loopback_and_no_error_was_logged(notebook):
+    notebook.check_quiet()
+
+
+NOTEBOOKS = sorted(
+    path for number in ("01", "02") for path in (lab.REPO / "notebooks").glob(f"{number}*.ipynb")
+)
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_notebook_runs_in_lab(path: Path, tmp_path: Path):
+    with lab.ran(path, tmp_path, timeout=300) as notebook:
+        missing = notebook.page.locator(
+            ".jp-RenderedHTMLCommon img:not([alt]), .jp-OutputArea img:not([alt])"
+        )
+        assert missing.count() == 0
+        notebook.check_quiet()
