@@ -1,0 +1,77 @@
+"""From raw text to word ids: sentences, tokens, vocabularies."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections import Counter
+from collections.abc import Iterable, Iterator
+
+import numpy as np
+
+__taught__ = ["normalise", "sentences", "tokenise", "Vocabulary"]
+
+
+def normalise(text: str) -> str:
+    """One spelling a word: compatible characters unified (NFKC), curly apostrophes straight, lower case."""
+    return unicodedata.normalize("NFKC", text).replace("’", "'").lower()
+
+
+def sentences(text: str) -> list[str]:
+    """Split at line ends and after `.`, `!` or `?` and space. Errs at abbreviations; good enough here."""
+    return [part for part in re.split(r"(?<=[.!?])\s+|\n+", text) if part.strip()]
+
+
+def tokenise(text: str) -> list[str]:
+    """The words of a normalised text: runs of letters, inner apostrophes kept; digits and signs dropped."""
+    return re.findall(r"[^\W\d_]+(?:'[^\W\d_]+)*", text)
+
+
+class Vocabulary:
+    """Words and their ids, most frequent first.
+
+    Attributes:
+        words: id → word.
+        counts: (V,) how often each word occurs.
+        ids: word → id.
+    """
+
+    def __init__(self, corpus: Iterable[list[str]], min_count: int = 1) -> None:
+        """Count a corpus of tokenised sentences and keep the words seen at least `min_count` times.
+
+        Raises:
+            ValueError: no word is frequent enough.
+        """
+        counted = Counter(word for sentence in corpus for word in sentence)
+        kept = sorted(
+            (-n, word) for word, n in counted.items() if n >= min_count
+        )  # ties: a…z
+        self.words = [word for _, word in kept]
+        self.counts = np.array([-n for n, _ in kept])  # (V,)
+        self.ids = {word: i for i, word in enumerate(self.words)}
+        _some_word(self.words, min_count)
+
+    def __len__(self) -> int:
+        """V, the number of words."""
+        return len(self.words)
+
+    def encode(self, sentence: list[str]) -> list[int]:
+        """Ids of a sentence's words; unknown words are left out."""
+        return [self.ids[word] for word in sentence if word in self.ids]
+
+    def decode(self, ids: Iterable[int]) -> list[str]:
+        """Words of ids."""
+        return [self.words[i] for i in ids]
+
+
+def _some_word(words: list[str], min_count: int) -> None:
+    if not words:
+        raise ValueError(f"corpus must hold a word seen at least min_count={min_count} times, none is")
+
+
+def tokenised(texts: Iterable[str]) -> Iterator[list[str]]:
+    """Texts → normalised, tokenised sentences of at least two words, ready for word vectors."""
+    for text in texts:
+        for sentence in sentences(normalise(text)):
+            if len(words := tokenise(sentence)) > 1:
+                yield words

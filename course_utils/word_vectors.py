@@ -1,0 +1,157 @@
+"""Word vectors: skip-gram with negative sampling, counting (PPMI and SVD), and how to score them."""
+
+from __future__ import annotations
+
+import numpy as np
+import scipy.sparse as sp
+import torch
+from gensim.models import KeyedVectors
+from gensim.test.utils import datapath
+from sklearn.utils.extmath import randomized_svd
+from torch import nn
+from torch.nn import functional as F
+
+__taught__ = [
+    "skip_gram_pairs",
+    "sgns_loss",
+    "sgns_gradients",
+    "noise_distribution",
+    "SkipGram",
+    "cooccurrences",
+    "ppmi",
+    "svd_vectors",
+    "score",
+]
+
+
+def skip_gram_pairs(ids: list[int], window: int) -> list[tuple[int, int]]:
+    """Every (centre, context) pair of a sentence, context at most `window` words away."""
+    return [
+        (centre, ids[j])
+        for i, centre in enumerate(ids)
+        for j in range(max(0, i - window), min(len(ids), i + window + 1))
+        if j != i
+    ]
+
+
+def sgns_loss(v: np.ndarray, u: np.ndarray, negatives: np.ndarray) -> float:
+    """Negative-sampling loss of one pair: −log σ(u·v) − Σₖ log σ(−uₖ·v).
+
+    Args:
+        v: (C,) the centre word's vector.
+        u: (C,) the true context word's output vector.
+        negatives: (K, C) output vectors of K words drawn from the noise distribution.
+
+    Source: Mikolov et al. 2013 (NIPS), equation (4), with the sign turned.
+    """
+    agree = np.logaddexp(0, -(u @ v))  # −log σ(x) = log(1 + e^−x)
+    differ = np.logaddexp(0, negatives @ v).sum()
+    return float(agree + differ)
+
+
+def sgns_gradients(
+    v: np.ndarray, u: np.ndarray, negatives: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Gradients of sgns_loss with respect to v (C,), u (C,) and the negatives (K, C)."""
+    outputs = np.vstack([u, negatives])  # (1 + K, C)
+    labels = np.array([1.0] + [0.0] * len(negatives))  # (1 + K,)
+    error = 1 / (1 + np.exp(-outputs @ v)) - labels  # (1 + K,): σ(u·v) − label
+    to_outputs = np.outer(error, v)  # (1 + K, C)
+    return error @ outputs, to_outputs[0], to_outputs[1:]
+
+
+def noise_distribution(counts: np.ndarray, power: float = 0.75) -> np.ndarray:
+    """Probabilities (V,) negatives are drawn with: counts^¾, normalised. Source: Mikolov et al. 2013, 2.2."""
+    weights = counts.astype(float) ** power
+    return weights / weights.sum()
+
+
+class SkipGram(nn.Module):
+    """Skip-gram with negative sampling: an input and an output vector for each word.
+
+    Args:
+        V: vocabulary size.
+        C: vector length.
+        generator: CPU generator for the initial vectors.
+
+    Source: Mikolov et al. 2013 (NIPS), section 2.2.
+    """
+
+    def __init__(self, V: int, C: int, generator: torch.Generator) -> None:
+        super().__init__()
+        self.input = nn.Parameter((torch.rand(V, C, generator=generator) - 0.5) / C)  # (V, C)
+        self.output = nn.Parameter(torch.zeros(V, C))  # (V, C)
+
+    def forward(self, centres: torch.Tensor, contexts: torch.Tensor, negatives: torch.Tensor) -> torch.Tensor:
+        """Mean loss of a batch: centres (B,), contexts (B,), negatives (B, K) → scalar."""
+        v = self.input[centres]  # (B, C)
+        agree = (v * self.output[contexts]).sum(-1)  # (B,)
+        differ = (self.output[negatives] @ v[:, :, None]).squeeze(-1)  # (B, K, C) @ (B, C, 1) -> (B, K)
+        return -(F.logsigmoid(agree) + F.logsigmoid(-differ).sum(-1)).mean()
+
+
+def cooccurrences(sentences: list[list[int]], V: int, window: int) -> sp.csr_matrix:
+    """How often each word meets each other one within `window` words, nearer counting more.
+
+    Distance d counts (window + 1 − d) / window: what word2vec's randomly shrunk window gives on average.
+
+    Args:
+        sentences: word ids.
+        V: vocabulary size.
+
+    Returns:
+        (V, V) symmetric counts.
+    """
+    gap = [-1] * window  # keeps the end of one sentence away from the start of the next
+    stream = np.concatenate([np.array(ids + gap, dtype=np.int32) for ids in sentences])
+    total = sp.csr_matrix((V, V))
+    for d in range(1, window + 1):
+        left, right = stream[:-d], stream[d:]
+        ok = (left >= 0) & (right >= 0)
+        near = np.full(ok.sum(), (window + 1 - d) / window)
+        total += sp.coo_matrix((near, (left[ok], right[ok])), shape=(V, V)).tocsr()
+    return (total + total.T).tocsr()
+
+
+def ppmi(counts: sp.csr_matrix, power: float = 0.75) -> sp.csr_matrix:
+    """Positive pointwise mutual information, max(0, log P(w, c) / (P(w) P(c)ᵖ)), of co-occurrences (V, V).
+
+    Source: Levy, Goldberg & Dagan 2015, section 3.1 (`power` smooths the contexts).
+    """
+    joint = counts.tocoo()
+    rows = np.asarray(counts.sum(1)).ravel()  # (V,)
+    contexts = noise_distribution(np.asarray(counts.sum(0)).ravel(), power)  # (V,)
+    pmi = np.log(joint.data / (rows[joint.row] * contexts[joint.col]))
+    keep = pmi > 0
+    return sp.csr_matrix((pmi[keep], (joint.row[keep], joint.col[keep])), shape=counts.shape)
+
+
+def svd_vectors(matrix: sp.csr_matrix, C: int, seed: int = 0) -> np.ndarray:
+    """Vectors (V, C): the C leading left singular vectors, each times the root of its singular value.
+
+    Source: Levy, Goldberg & Dagan 2015, section 3.3 (eigenvalue weighting ½).
+    """
+    U, s, _ = randomized_svd(matrix, C, n_iter=3, random_state=seed)
+    return U * np.sqrt(s)
+
+
+def score(words: list[str], vectors: np.ndarray, analogies: int = 10_000) -> dict[str, float]:
+    """How well vectors (V, C) match people's judgements.
+
+    Args:
+        words: (V,) most frequent first.
+        vectors: (V, C).
+        analogies: how many of the most frequent words may answer an analogy; 0 skips them.
+
+    Returns:
+        Spearman's ρ on WordSim-353 and SimLex-999, the share of analogies right.
+    """
+    kv = KeyedVectors(vectors.shape[1])
+    kv.add_vectors(words, vectors)
+    row = {
+        name: float(kv.evaluate_word_pairs(datapath(file), restrict_vocab=len(kv))[1][0])
+        for name, file in [("wordsim", "wordsim353.tsv"), ("simlex", "simlex999.txt")]
+    }
+    if analogies:
+        row["analogies"] = kv.evaluate_word_analogies(datapath("questions-words.txt"), analogies)[0]
+    return row
