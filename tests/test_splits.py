@@ -1,5 +1,6 @@
 """Splits by text: exact near-duplicates, whole groups to one side, the stored files found again."""
 
+import hashlib
 import itertools
 import json
 import os
@@ -12,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.feature_extraction.text import CountVectorizer
 
-from course_utils import data, splits
+from course_utils import data, runtime, splits
 
 FRACTIONS = {"train": 0.7, "valid": 0.2, "test": 0.1}
 texts_of_few_words = st.lists(
@@ -193,3 +194,19 @@ def test_another_corpus_is_refused(monkeypatch):
     monkeypatch.setattr(data, "stories", lambda: others)
     with pytest.raises(ValueError, match="other texts"):
         splits.story_split()
+
+
+def test_the_data_card_tells_the_corpus_and_its_split(stories):
+    card = (runtime.DATA / "stories.md").read_text(encoding="utf-8")
+    corpus = runtime.DATA / "stories.jsonl.xz"
+    parts = splits.story_split()
+    assert hashlib.sha256(corpus.read_bytes()).hexdigest() in card
+    numbers = [
+        corpus.stat().st_size,
+        len(stories),
+        sum(map(len, stories)),
+        sum(len(s.split()) for s in stories),
+    ]
+    numbers += [sum(not story.complete for story in data.stories()), *map(len, parts.values())]
+    for number in numbers:
+        assert f"{number:,}" in card
