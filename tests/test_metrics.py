@@ -1,0 +1,166 @@
+"""Intervals: they cover as often as they say, keep groups and pairs together, refuse what they cannot do."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy import stats
+
+from course_utils import metrics
+from course_utils.metrics import Interval, bootstrap_interval, mean_interval, paired
+
+SOME = np.random.default_rng(5).normal(size=40)
+FALSE_ALARM = 1e-6  # chance that a coverage test fails although the coverage lies within its stated range
+
+
+def cover(intervals, truth):
+    return sum(i.low <= truth <= i.high for i in intervals)
+
+
+def within(covered, trials, low, high):
+    """Whether a count agrees with a coverage between `low` and `high`, but for one chance in a million."""
+    least, most = (
+        stats.binom.ppf(FALSE_ALARM / 2, trials, low),
+        stats.binom.isf(FALSE_ALARM / 2, trials, high),
+    )
+    return least <= covered <= most
+
+
+@pytest.mark.parametrize("confidence", [0.5, 0.8])
+def test_bootstrap_covers_about_as_often_as_it_says(confidence):
+    """Of 60 values percentile intervals fall short of their promise by less than 3 points (about 1)."""
+    random = np.random.default_rng(0)
+    intervals = [
+        bootstrap_interval(random.normal(3, 2, 60), confidence=confidence, resamples=400, seed=i)
+        for i in range(800)
+    ]
+    assert within(cover(intervals, 3), 800, confidence - 0.03, confidence + 0.01)
+
+
+def test_students_interval_covers_as_often_as_it_says_with_five_seeds():
+    """Exact for normal values, so the range is one point."""
+    random = np.random.default_rng(1)
+    intervals = [mean_interval(random.normal(3, 2, 5), confidence=0.8) for _ in range(4000)]
+    assert within(cover(intervals, 3), 4000, 0.8, 0.8)
+
+
+def test_drawing_groups_covers_where_drawing_examples_does_not():
+    """25 groups of 8, three quarters of the variance between groups: fewer examples than it looks."""
+    random = np.random.default_rng(2)
+    groups = np.repeat(np.arange(25), 8)
+    whole, single = [], []
+    for i in range(200):
+        values = random.normal(0, np.sqrt(3), 25)[groups] + random.normal(size=200)
+        whole.append(bootstrap_interval(values, confidence=0.8, resamples=200, seed=i, groups=groups))
+        single.append(bootstrap_interval(values, confidence=0.8, resamples=200, seed=i))
+    assert within(cover(whole, 0), 200, 0.74, 0.81)
+    assert cover(single, 0) < stats.binom.ppf(FALSE_ALARM, 200, 0.74)
+
+
+def test_the_mean_of_many_is_normal():
+    """Oracle: the central limit. 5,000 draws tell the width to 1.4 % (one deviation); five are allowed."""
+    values = np.random.default_rng(3).exponential(size=4000)
+    interval = bootstrap_interval(values, resamples=5000)
+    reach = stats.norm.ppf(0.975) * values.std(ddof=1) / np.sqrt(len(values))
+    assert interval.estimate == pytest.approx(values.mean())
+    assert interval.high - interval.low == pytest.approx(2 * reach, rel=0.07)
+
+
+def test_students_interval_is_scipys():
+    expected = stats.ttest_1samp(SOME[:5], 0).confidence_interval(0.9)
+    ours = mean_interval(SOME[:5], confidence=0.9)
+    assert (ours.low, ours.high) == pytest.approx((expected.low, expected.high), rel=1e-12)
+
+
+@settings(deadline=None)
+@given(st.lists(st.floats(-1e6, 1e6), min_size=10, max_size=30), st.integers(0, 9))
+def test_bounds_lie_within_the_values_and_do_not_change(values, seed):
+    first, again = (bootstrap_interval(values, resamples=100, seed=seed) for _ in range(2))
+    assert first == again
+    slack = 1e-9 * max(1, *map(abs, values))
+    assert min(values) - slack <= first.low <= first.high <= max(values) + slack
+
+
+def test_another_seed_draws_otherwise_and_more_confidence_is_wider():
+    assert bootstrap_interval(SOME, seed=0) != bootstrap_interval(SOME, seed=1)
+    narrow, wide = bootstrap_interval(SOME, confidence=0.5), bootstrap_interval(SOME, confidence=0.99)
+    assert wide.low < narrow.low < narrow.high < wide.high
+
+
+def test_neither_bulk_nor_batches_change_the_draws(monkeypatch):
+    in_bulk = bootstrap_interval(SOME, np.median)
+    assert bootstrap_interval(SOME, lambda row: np.median(row)) == in_bulk
+    monkeypatch.setattr(metrics, "_BATCH", 1)
+    assert bootstrap_interval(SOME, np.median) == in_bulk
+
+
+def test_each_example_its_own_group_is_no_group():
+    plain, alone = bootstrap_interval(SOME), bootstrap_interval(SOME, groups=np.arange(len(SOME)))
+    assert alone == pytest.approx(plain, rel=1e-12)
+
+
+def test_names_and_order_of_groups_do_not_matter():
+    groups = np.arange(len(SOME)) % 12
+    letters = np.array(list("abcdefghijkl"))[groups]
+    assert bootstrap_interval(SOME, groups=groups) == bootstrap_interval(SOME, groups=letters)
+
+
+def test_rows_are_drawn_together():
+    """Correlation of a row with itself is 1 in every resample only where pairs stay pairs."""
+    same = bootstrap_interval((SOME, SOME), lambda a, b: np.corrcoef(a, b)[0, 1])
+    assert same == pytest.approx((1, 1, 1))
+    grouped = bootstrap_interval(
+        (SOME, SOME), lambda a, b: np.corrcoef(a, b)[0, 1], groups=np.arange(40) // 2
+    )
+    assert grouped == pytest.approx((1, 1, 1))
+
+
+@pytest.mark.parametrize("statistic", [np.mean, lambda row: float(np.mean(row))])
+def test_a_paired_difference_is_the_interval_of_the_differences(statistic):
+    others = SOME + np.random.default_rng(6).normal(0.3, 0.1, len(SOME))
+    expected = bootstrap_interval(others - SOME)
+    assert paired(others, SOME, statistic) == pytest.approx(expected, rel=1e-9)
+    assert (
+        paired(others, SOME, statistic).low > 0
+    )  # told apart, although each score alone is ten times as wide
+    assert paired(others, SOME, statistic, groups=np.arange(40) // 2).low > 0
+
+
+def test_a_constant_has_no_width():
+    assert bootstrap_interval([0.5] * 20) == (0.5, 0.5, 0.5)
+    assert mean_interval([2, 2, 2]) == (2, 2, 2)
+
+
+def test_right_and_wrong_are_counted_as_numbers():
+    assert bootstrap_interval([True, False] * 10).estimate == 0.5
+    assert bootstrap_interval(tuple([1, 0] * 10)) == bootstrap_interval([1, 0] * 10)
+
+
+def test_it_reads_well():
+    assert str(Interval(0.78049, 0.79, 0.8)) == "0.790 [0.780, 0.800]"
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: bootstrap_interval(SOME[:9]), "^values must hold at least 10 .* mean_interval"),
+        (lambda: bootstrap_interval(SOME, groups=np.arange(40) // 5), "^values must hold at least 10"),
+        (lambda: bootstrap_interval([]), "^values must"),
+        (lambda: bootstrap_interval([1.0] * 20 + [np.nan]), "^values must be rows of finite numbers"),
+        (lambda: bootstrap_interval(["a"] * 20), "^values must be rows of finite numbers"),
+        (lambda: bootstrap_interval(np.ones((20, 2))), "^values must be rows of finite numbers"),
+        (lambda: bootstrap_interval((SOME, SOME[1:]), np.mean), "^values must be rows of one length"),
+        (lambda: bootstrap_interval(SOME, groups=[1, 2]), "^groups must"),
+        (lambda: bootstrap_interval(SOME, confidence=95), "^confidence must"),
+        (lambda: bootstrap_interval(SOME, resamples=10), "^resamples must"),
+        (lambda: bootstrap_interval(SOME, np.sort), "^statistic must give one finite number"),
+        (lambda: bootstrap_interval(SOME, lambda row: np.nan), "^statistic must give one finite number"),
+        (lambda: paired(SOME, SOME[1:]), "^values must be rows of one length"),
+        (lambda: mean_interval([1.0]), "^values must be two or more"),
+        (lambda: mean_interval([1.0, np.inf]), "^values must be rows of finite numbers"),
+        (lambda: mean_interval([1.0, 2.0], confidence=0), "^confidence must"),
+    ],
+)
+def test_bad_input_is_named(call, message):
+    with pytest.raises(ValueError, match=message):
+        call()
