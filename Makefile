@@ -1,0 +1,154 @@
+# `make lab` and `make test` set up all they need; `make help` lists the rest.
+# Works with GNU make 3.81 and any POSIX shell. Settings are given as `make lab VENV=elsewhere`.
+
+VENV ?= .venv
+# A Python to use instead of the first fitting one found.
+PYTHON ?=
+# Asked first for torch where Linux has no NVIDIA driver: the package index's own wheel brings gigabytes of CUDA.
+TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
+# Free disk a set-up needs, in GB: with torch for the CPU, and with CUDA.
+NEED_GB ?= 3
+NEED_GB_CUDA ?= 12
+# The thread count of tests and stored outputs; the pages must pass with 1 and with 2.
+THREADS ?= 2
+LAB_ARGS ?=
+TEST_ARGS ?=
+NB ?= $(wildcard notebooks/*.ipynb)
+# Equations on the static pages; everything else in them is embedded.
+MATHJAX ?= https://cdn.jsdelivr.net/npm/mathjax@2.7.9/MathJax.js?config=TeX-AMS_CHTML-full,Safe
+
+PY = $(VENV)/bin/python
+# Wheels only: nothing is compiled, and a missing wheel is said at once.
+PIP = $(PY) -m pip --disable-pip-version-check install
+WHEELS = $(PIP) --only-binary :all:
+# What the notebooks and tests run under: no hub is asked, and a fixed number of threads.
+FIXED = HF_HUB_OFFLINE=1 OMP_NUM_THREADS=$(THREADS)
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.PHONY: help setup lab test test-all check sync execute assets results html FORCE
+
+help: ## list the targets
+	@echo "make TARGET, where TARGET is one of:"
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  \1 \2/p' Makefile | while read -r name what; do \
+		printf '  %-10s %s\n' "$$name" "$$what"; done
+
+setup: $(VENV)/.lab ## make the environment in .venv: packages, course_utils, kernel
+
+lab: $(VENV)/.lab ## set up and open JupyterLab on the first notebook (LAB_ARGS=--no-browser …)
+	$(PY) -m jupyterlab --ip=127.0.0.1 --ServerApp.root_dir=notebooks $(LAB_ARGS) \
+		$(firstword $(wildcard notebooks/01_*.ipynb) notebooks)
+
+test: $(VENV)/.test ## set up and run the unit tests and every notebook as a test (TEST_ARGS=-x …)
+	$(FIXED) $(PY) -m pytest --nbval -m "not slow" $(TEST_ARGS)
+
+test-all: $(VENV)/.test ## the same, with the long matrix marked slow
+	$(FIXED) $(PY) -m pytest --nbval $(TEST_ARGS)
+
+check: $(VENV)/.test ## lint and formatting, of the package, tests and notebooks
+	$(PY) -m ruff check .
+	$(PY) -m ruff format --check .
+
+sync: $(VENV)/.lab ## refresh the notebooks' shown definitions, badges and setup cells from the package
+	$(PY) -m course_utils.sync
+
+execute: $(VENV)/.lab ## run the notebooks and store their outputs (NB=notebooks/01_….ipynb for one)
+	$(FIXED) $(PY) -m nbconvert --to notebook --execute --inplace \
+		--ExecutePreprocessor.timeout=600 --ExecutePreprocessor.record_timing=False $(NB)
+
+assets: $(VENV)/.lab ## fetch all data the notebooks use, ahead of a flight
+	$(PY) -m course_utils.data --fetch
+
+results: $(VENV)/.lab ## run again what takes longer than a page may, into data/results
+	$(FIXED) $(PY) -m course_utils.results
+
+html: $(VENV)/.lab ## static pages in build/html (NB=… for one)
+	$(PY) -m nbconvert --to html --output-dir build/html --embed-images \
+		--HTMLExporter.mathjax_url='$(MATHJAX)' --HTMLExporter.require_js_url= --HTMLExporter.jquery_url= \
+		--NbConvertBase.display_data_priority='["image/svg+xml", "image/png", "image/jpeg", "text/html", "text/markdown", "text/latex", "text/plain"]' \
+		$(NB)
+
+# --- the environment -------------------------------------------------------------------------------------
+
+# The stamp holds the checkout's folder: a virtual environment that was moved, or that another clone set up,
+# is made anew.
+MADE_FOR := $(shell read -r folder 2>/dev/null <"$(VENV)/.lab" && echo "$$folder")
+ifneq ($(MADE_FOR),)
+ifneq ($(MADE_FOR),$(CURDIR))
+$(PY): FORCE
+endif
+endif
+
+# Sets $$python to the first Python that fits, or says in one sentence why there is none.
+# Candidates are run, not looked up: a pyenv shim may exist and still fail. 3.11 comes first because the stored
+# outputs were made with it.
+define FIND_PYTHON
+set -- python3.11 python3.12 python3.13 python3 python; \
+if [ -n "$(PYTHON)" ]; then set -- "$(PYTHON)"; fi; \
+python=; bare=; unfit=; \
+for name; do \
+	version=$$("$$name" -c 'import sys; print("%d.%d" % sys.version_info[:2])' 2>/dev/null) || continue; \
+	case $$version in \
+		3.11|3.12|3.13) ;; \
+		[012].*|3.[0-9]|3.10) unfit="$$unfit, but $$name is $$version (too old)"; continue ;; \
+		*) unfit="$$unfit, but $$name is $$version (too new)"; continue ;; \
+	esac; \
+	if "$$name" -c 'import ensurepip, venv' 2>/dev/null; then python=$$name; break; fi; \
+	bare="$$version ($$name)"; bare_version=$$version; \
+done; \
+if [ -n "$$python" ]; then :; \
+elif [ -n "$$bare" ]; then \
+	$(call FAIL,Python $$bare is here but lacks its venv module; on Debian or Ubuntu install it with: apt install python$$bare_version-venv); \
+elif [ -n "$$unfit" ]; then \
+	$(call FAIL,this needs Python 3.11$(COMMA) 3.12 or 3.13$$unfit; install one of them$(COMMA) or name it with PYTHON=/path/to/python3.11); \
+elif [ -n "$(PYTHON)" ]; then \
+	$(call FAIL,PYTHON=$(PYTHON) does not run; give the path of a Python 3.11$(COMMA) 3.12 or 3.13); \
+else \
+	$(call FAIL,no Python was found; install Python 3.11$(COMMA) 3.12 or 3.13$(COMMA) or name it with PYTHON=/path/to/python3.11); \
+fi
+endef
+
+COMMA := ,
+FAIL = { echo "make setup: $(1)." >&2; exit 1; }
+# $(call SPACE,python,GB): exits with one sentence where the disk has less room than that for the environment.
+SPACE = "$(1)" -c 'import shutil, sys; free = shutil.disk_usage("$(VENV)").free / 1e9; \
+	sys.exit("make setup: this needs $(2) GB of disk, and $(VENV) has %.1f GB free." % free if free < $(2) else 0)'
+
+# Without --clear a link to a Python that is gone would stay.
+$(PY):
+	@$(FIND_PYTHON); \
+	mkdir -p "$(VENV)" && $(call SPACE,$$python,$(NEED_GB)) || exit 1; \
+	clear=; if [ -f "$(VENV)/pyvenv.cfg" ]; then clear=--clear; fi; \
+	echo "Making $(VENV) with $$("$$python" --version)"; \
+	"$$python" -m venv $$clear "$(VENV)"
+
+# torch==… as pinned, before all else: one that is installed, else a wheel pip finds locally, else on Linux without
+# an NVIDIA driver PyTorch's CPU index (if it answers within seconds), else whatever requirements.txt brings.
+define INSTALL_TORCH
+pin=$$(sed -n 's/^\(torch==[0-9.]*\).*/\1/p' requirements.txt); \
+if $(PY) -c 'import sys; from importlib.metadata import version; \
+	sys.exit("torch==" + version("torch").split("+")[0] != sys.argv[1])' $$pin 2>/dev/null; then :; \
+elif $(WHEELS) --no-deps --no-index $$pin 2>/dev/null; then :; \
+elif [ "$$(uname -s)" = Linux ] && ! [ -e /proc/driver/nvidia/version ] && ! nvidia-smi -L >/dev/null 2>&1; then \
+	echo "Asking $(TORCH_INDEX) for torch"; \
+	export PIP_INDEX_URL="$(TORCH_INDEX)" PIP_EXTRA_INDEX_URL="$(TORCH_INDEX)"; \
+	if $(PY) -m pip --timeout 5 --retries 1 index versions torch >/dev/null 2>&1 \
+		&& $(WHEELS) --no-deps $$pin; then :; else \
+		echo "It does not have it: torch comes from the package index, with CUDA (gigabytes)"; \
+		$(call SPACE,$(PY),$(NEED_GB_CUDA)); fi; \
+else $(call SPACE,$(PY),$(if $(wildcard /proc/driver/nvidia/version),$(NEED_GB_CUDA),$(NEED_GB))); fi
+endef
+
+$(VENV)/.lab: requirements.txt constraints.txt pyproject.toml $(PY)
+	@$(PY) -m pip --version >/dev/null 2>&1 || $(PY) -m ensurepip --default-pip
+	@$(INSTALL_TORCH)
+	@$(WHEELS) -r requirements.txt || $(NOT_INSTALLED)
+	@$(PIP) --no-deps --editable . || $(NOT_INSTALLED)
+	@$(PY) -m ipykernel install --sys-prefix >/dev/null
+	@echo "$(CURDIR)" >$@
+
+$(VENV)/.test: $(VENV)/.lab tests/requirements.txt
+	@$(WHEELS) -r tests/requirements.txt || $(NOT_INSTALLED)
+	@touch $@
+
+NOT_INSTALLED = $(call FAIL,pip could not install the packages$(COMMA) for the reason above: no network$(COMMA) no room$(COMMA) or no wheel of a pinned version for this machine)
