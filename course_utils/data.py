@@ -28,6 +28,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
+from functools import cache
 from itertools import islice
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, BinaryIO, NamedTuple
@@ -183,12 +184,12 @@ def _sha256(path: Path) -> str:
 
 
 def _fetch_archive(asked: Asset, progress: bool) -> None:
-    archive, cache = asked.archive, runtime.cache_dir()
-    cache.mkdir(parents=True, exist_ok=True)
-    with filelock.FileLock(cache / f".{archive.name}.lock"):
+    archive, home = asked.archive, runtime.cache_dir()
+    home.mkdir(parents=True, exist_ok=True)
+    with filelock.FileLock(home / f".{archive.name}.lock"):
         if _intact(asked):  # another process fetched it while this one waited
             return
-        with _workspace(cache / f".{archive.name}.part") as folder:
+        with _workspace(home / f".{archive.name}.part") as folder:
             packed = _obtain(archive, folder, progress)
             wanted = [asset for asset in assets().values() if asset.archive == archive and not _intact(asset)]
             for asset in wanted:
@@ -298,15 +299,22 @@ def _unobtainable(archive: Archive, silent: tuple[str, Exception] | None, hosts:
 
 
 def _pip_settings() -> dict[str, str]:
-    """pip's settings: its files as `pip config list` merges them (if pip is there), then PIP_* variables."""
+    """pip's settings: its configuration files (if pip is there), then the PIP_* variables."""
+    variables = {key: value for key, value in os.environ.items() if key.startswith("PIP_") and value}
+    named = {key[4:].lower().replace("_", "-"): value for key, value in variables.items()}
+    return _pip_files(os.environ.get("PIP_CONFIG_FILE")) | named
+
+
+@cache
+def _pip_files(_config_file: str | None) -> dict[str, str]:
+    """What `pip config list` reads from its files; asked once for each value of PIP_CONFIG_FILE."""
     command = [sys.executable, "-m", "pip", "config", "list"]
     listed = subprocess.run(command, capture_output=True, text=True, check=False).stdout.splitlines()
     found = {}
     for scope in ("global.", "install.", "download."):
         lines = (line.removeprefix(scope).partition("=") for line in listed if line.startswith(scope))
         found |= {key: str(ast.literal_eval(value)) for key, _, value in lines}
-    variables = {key: value for key, value in os.environ.items() if key.startswith("PIP_") and value}
-    return found | {key[4:].lower().replace("_", "-"): value for key, value in variables.items()}
+    return found
 
 
 def _indexes(settings: dict[str, str]) -> list[str]:

@@ -290,6 +290,7 @@ def test_cached_asset_needs_no_network(index, monkeypatch):
 @pytest.mark.parametrize("damage", [ALPHA.upper(), b"short", b""])
 def test_corrupt_cached_file_is_fetched_again(index, damage, new_process):
     path = data.fetch("alpha")
+    assert data.fetch("alpha") == path  # digested now, and remembered as good
     path.write_bytes(damage)
     if new_process:
         data._checked.clear()
