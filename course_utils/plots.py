@@ -158,16 +158,21 @@ def heatmap(
             f"weights must have shape ({len(rows)}, {len(columns)}), one per name, got {matrix.shape}"
         )
     image = ax.imshow(matrix, cmap=COLOUR_MAP, vmin=0, vmax=vmax or matrix.max() or 1, aspect="equal")
-    upright = sum(map(len, columns)) <= 40
+    columns, rows = [_short(name) for name in columns], [_short(name) for name in rows]
+    tilt = 0 if max(map(len, columns)) <= 6 and len(columns) <= 16 else 90
     size = 9 if max(matrix.shape) <= 24 else 6
-    ax.set_xticks(range(len(columns)), columns, rotation=0 if upright else 90, fontsize=size)
-    ax.set_yticks(range(len(rows)), rows, fontsize=size)
+    ax.set_xticks(range(len(columns)), columns, rotation=tilt, fontsize=size, parse_math=False)
+    ax.set_yticks(range(len(rows)), rows, fontsize=size, parse_math=False)
     ax.tick_params(length=0)
     ax.grid(False)
     ax.spines[:].set_visible(False)
     if max(matrix.shape) <= 12:
         _write_values(ax, image, matrix, digits)
     return image
+
+
+def _short(name: str) -> str:
+    return name if len(name) <= 14 else name[:13] + "…"
 
 
 def _write_values(ax: Axes, image: AxesImage, matrix: np.ndarray, digits: int) -> None:

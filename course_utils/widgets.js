@@ -28,8 +28,8 @@ function exact(value) {
   return String(Number(value.toPrecision(9)));
 }
 
-function brief(value, digits = 4) {
-  return value !== 0 && value < 0.5 * 10 ** -digits ? value.toExponential(1) : value.toFixed(digits);
+function brief(value) {
+  return value !== 0 && value < 5e-5 ? value.toExponential(1) : value.toFixed(4);
 }
 
 // Black or white, whichever stands out more on "#rrggbb" (WCAG 2.2, relative luminance).
@@ -121,7 +121,7 @@ function renderMap({ model, el }) {
   const legend = make("span", "course-legend");
   const ramp = make("i");
   ramp.style.background = `linear-gradient(90deg, ${colours.join(",")})`;
-  legend.append("0", ramp, brief(peak, 2));
+  legend.append("0", ramp, peak.toPrecision(2));
   legend.title = `colours run from 0 to the tensor's largest weight, ${exact(peak)}`;
   controls.append(legend);
 
@@ -139,9 +139,10 @@ function renderMap({ model, el }) {
   const columnNames = columns.map(shorten);
   const widest = (names) => Math.max(...names.map((name) => pen.measureText(name).width));
   const upright = widest(columnNames) <= cell - 6;
+  const tilt = upright ? 0 : cell < 22 ? Math.PI / 2 : Math.PI / 4;
   const left = EDGE + widest(rowNames) + 10;
-  const top = EDGE + (upright ? nameSize : widest(columnNames) * 0.71 + nameSize * 0.7) + 8;
-  const right = Math.max(58, upright ? 0 : widest(columnNames) * 0.71 - cell / 2 + EDGE);
+  const top = EDGE + widest(columnNames) * Math.sin(tilt) + nameSize * Math.cos(tilt) + 8;
+  const right = Math.max(58, upright ? 0 : widest(columnNames) * Math.cos(tilt) - cell / 2 + EDGE);
   const width = Math.ceil(left + S * cell + right);
   const height = Math.ceil(top + T * cell + EDGE);
 
@@ -167,7 +168,7 @@ function renderMap({ model, el }) {
         pen.fillRect(left + j * cell, top + i * cell, cell - 1, cell - 1);
         if (!written) continue;
         pen.fillStyle = inks[shade(value)];
-        pen.fillText(brief(value, 2), left + (j + 0.5) * cell - 0.5, top + (i + 0.5) * cell);
+        pen.fillText(value === 0 ? "0" : value.toFixed(2), left + (j + 0.5) * cell - 0.5, top + (i + 0.5) * cell);
       }
     }
   }
@@ -185,7 +186,7 @@ function renderMap({ model, el }) {
       pen.fillStyle = ink;
       pen.font = font(nameSize, chosen && chosen[1] === j ? "bold" : "");
       pen.translate(left + (j + 0.5) * cell, top - 8);
-      if (!upright) pen.rotate(-Math.PI / 4);
+      pen.rotate(-tilt);
       pen.textAlign = upright ? "center" : "left";
       pen.fillText(columnNames[j], 0, upright ? -nameSize / 2 + 3 : 0);
       pen.restore();
@@ -208,7 +209,6 @@ function renderMap({ model, el }) {
 
   function draw() {
     waiting = 0;
-    const started = performance.now();
     const style = getComputedStyle(root);
     resize();
     pen.clearRect(0, 0, width, height);
@@ -220,7 +220,6 @@ function renderMap({ model, el }) {
     if (hovered) drawFrame(hovered, "#000");
     root.dataset.shown = `${model.get("layer")}/${model.get("head")}`;
     root.dataset.sums = rows.map((_, i) => rowSum(i).toFixed(3)).join(" ");
-    root.dataset.drawMs = (performance.now() - started).toFixed(2);
   }
   const redraw = () => {
     if (!waiting) waiting = requestAnimationFrame(draw); // theme colours are known only once attached
@@ -298,23 +297,23 @@ function renderText({ model, el }) {
   const on = listeners(model);
   const id = `course-text-${(boxes += 1)}-${Math.random().toString(36).slice(2)}`;
   const root = make("div", "course-text");
-  const form = make("form");
+  const line = make("div", "course-line"); // no <form>: a sandboxed output frame may not submit one
   const label = make("label", "", { htmlFor: id, textContent: model.get("label") });
   const input = keepKeys(make("input", "", { id, type: "text", autocomplete: "off", spellcheck: false }));
-  const button = keepKeys(make("button", "", { type: "submit", textContent: model.get("button") }));
+  const button = keepKeys(make("button", "", { type: "button", textContent: model.get("button") }));
   const error = make("div", "course-error", { id: `${id}-error` });
   const result = make("div", "course-result");
+  let sent = null;
   input.placeholder = model.get("placeholder");
   input.setAttribute("aria-describedby", error.id);
   error.setAttribute("role", "alert");
   result.setAttribute("aria-live", "polite");
-  form.append(label, input, button);
-  root.append(form, error, result);
+  line.append(label, input, button);
+  root.append(line, error, result);
   el.append(root);
 
   function busy(yes) {
-    root.setAttribute("aria-busy", String(yes));
-    button.disabled = yes;
+    root.setAttribute("aria-busy", String(yes)); // not `disabled`: that would take the focus away
   }
   function showResult() {
     error.textContent = model.get("error");
@@ -324,13 +323,18 @@ function renderText({ model, el }) {
     result.hidden = !model.get("html");
     busy(false);
   }
-  on.dom(form, "submit", (event) => {
-    event.preventDefault();
+  function submit() {
     busy(true);
-    model.send({ text: input.value });
+    sent = input.value;
+    model.send({ text: sent });
+  }
+  on.dom(button, "click", submit);
+  on.dom(input, "keydown", (event) => {
+    event.stopPropagation();
+    if (event.key === "Enter" && !event.isComposing) submit(); // Enter also ends an input method's word
   });
   on.model("change:value", () => {
-    input.value = model.get("value");
+    if (model.get("value") !== sent) input.value = model.get("value"); // else the reader may be typing on
   });
   on.model("change:runs", showResult);
   input.value = model.get("value");

@@ -237,7 +237,8 @@ def _weights(attention: ArrayLike) -> np.ndarray:
     if hasattr(attention, "detach"):  # a torch tensor, without importing torch
         attention = attention.detach().cpu().float().numpy()
     try:
-        weights = np.asarray(attention, dtype="<f4")
+        with np.errstate(over="ignore"):  # a weight beyond float32 is reported below
+            weights = np.asarray(attention, dtype="<f4")
     except (TypeError, ValueError):
         raise ValueError(
             "attention must be one rectangular array of numbers, (layers, heads, T, S)"

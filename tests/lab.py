@@ -103,6 +103,7 @@ def _command(lab: Server, port: int) -> list[str]:
         f"--ServerApp.root_dir={lab.root}",
         f"--IdentityProvider.token={lab.token}",
         "--LabApp.extension_manager=readonly",
+        "--LabApp.expose_app_in_browser=True",  # for `Notebook.theme`
         "--LabApp.news_url=",
         "--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate",
     ]
@@ -175,6 +176,13 @@ class Notebook:
         expected = sum("raises-exception" in cell.metadata.get("tags", []) for cell in self.cells())
         assert raised.count() <= expected, raised.all_inner_texts()
 
+    def theme(self, name: str) -> None:
+        """Change to the theme `name`, "JupyterLab Dark" say."""
+        command = "theme => jupyterapp.commands.execute('apputils:change-theme', {theme})"
+        self.page.evaluate(command, name)
+        self.page.wait_for_selector(f"body[data-jp-theme-name='{name}']", state="attached")
+        self.page.wait_for_timeout(500)  # the style sheet comes after the mark
+
     def cells(self) -> list[Any]:
         """The code cells of the file, as it was opened."""
         return [cell for cell in nbformat.read(self.path, 4).cells if cell.cell_type == "code"]
@@ -203,19 +211,13 @@ def opened(lab: Server, context: Any, name: str) -> Iterator[Notebook]:
 
 
 @contextmanager
-def ran(notebook: Path, work: Path, timeout: float = 300) -> Iterator[Notebook]:
-    """A copy of `notebook`, run to its end in a JupyterLab of its own: what `make lab` and Run All give.
+def ran(notebook: Path, lab: Server, context: Any, timeout: float = 300) -> Iterator[Notebook]:
+    """A copy of the file `notebook`, run to its end within `timeout` seconds: what `make lab` and Run All give.
 
     Raises:
         AssertionError: a cell raised that is not tagged for it; its text is the message.
     """
-    root = work / "root"
-    root.mkdir()
-    shutil.copy(notebook, root)
-    with (
-        server(root, work) as lab,
-        browser(work / "profile") as context,
-        opened(lab, context, notebook.name) as page,
-    ):
+    shutil.copy(notebook, lab.root)
+    with opened(lab, context, notebook.name) as page:
         page.run_all(timeout)
         yield page
