@@ -16,6 +16,8 @@ TEST_ARGS ?=
 NB ?= $(wildcard notebooks/*.ipynb)
 # Equations on the static pages; everything else in them is embedded.
 MATHJAX ?= https://cdn.jsdelivr.net/npm/mathjax@2.7.9/MathJax.js?config=TeX-AMS_CHTML-full,Safe
+# Pictures before HTML, and no widget, whose script would be fetched.
+STATIC = ["image/svg+xml", "image/png", "image/jpeg", "text/html", "text/markdown", "text/latex", "text/plain"]
 
 PY = $(VENV)/bin/python
 # Wheels only: nothing is compiled, and a missing wheel is said at once.
@@ -23,6 +25,8 @@ PIP = $(PY) -m pip --disable-pip-version-check install
 WHEELS = $(PIP) --only-binary :all:
 # What the notebooks and tests run under: no hub is asked, and a fixed number of threads.
 FIXED = HF_HUB_OFFLINE=1 OMP_NUM_THREADS=$(THREADS)
+# Jupyter starts as root, in a container say, only when told to; it answers on loopback alone.
+AS_ROOT = $$(test "$$(id -u)" != 0 || echo --allow-root)
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
@@ -36,7 +40,7 @@ help: ## list the targets
 setup: $(VENV)/.lab ## make the environment in .venv: packages, course_utils, kernel
 
 lab: $(VENV)/.lab ## set up and open JupyterLab on the first notebook (LAB_ARGS=--no-browser …)
-	$(PY) -m jupyterlab --ip=127.0.0.1 --ServerApp.root_dir=notebooks $(LAB_ARGS) \
+	$(PY) -m jupyterlab --ip=127.0.0.1 --ServerApp.root_dir=notebooks $(AS_ROOT) $(LAB_ARGS) \
 		$(firstword $(wildcard notebooks/01_*.ipynb) notebooks)
 
 test: $(VENV)/.test ## set up and run the unit tests and every notebook as a test (TEST_ARGS=-x …)
@@ -64,9 +68,9 @@ results: $(VENV)/.lab ## run again what takes longer than a page may, into data/
 
 html: $(VENV)/.lab ## static pages in build/html (NB=… for one)
 	$(PY) -m nbconvert --to html --output-dir build/html --embed-images \
-		--HTMLExporter.mathjax_url='$(MATHJAX)' --HTMLExporter.require_js_url= --HTMLExporter.jquery_url= \
-		--NbConvertBase.display_data_priority='["image/svg+xml", "image/png", "image/jpeg", "text/html", "text/markdown", "text/latex", "text/plain"]' \
-		$(NB)
+		--HTMLExporter.mathjax_url='$(MATHJAX)' --HTMLExporter.require_js_url= \
+		--HTMLExporter.widget_renderer_url=data:text/javascript, \
+		--NbConvertBase.display_data_priority='$(STATIC)' $(NB)
 
 # --- the environment -------------------------------------------------------------------------------------
 
@@ -122,21 +126,24 @@ $(PY):
 	echo "Making $(VENV) with $$("$$python" --version)"; \
 	"$$python" -m venv $$clear "$(VENV)"
 
-# torch==… as pinned, before all else: one that is installed, else a wheel pip finds locally, else on Linux without
-# an NVIDIA driver PyTorch's CPU index (if it answers within seconds), else whatever requirements.txt brings.
+# torch as pinned, before all else: the one installed, else a wheel pip finds locally, else on Linux without an
+# NVIDIA driver the one on PyTorch's CPU index, if it answers within seconds, else what requirements.txt brings.
 define INSTALL_TORCH
 pin=$$(sed -n 's/^\(torch==[0-9.]*\).*/\1/p' requirements.txt); \
-if $(PY) -c 'import sys; from importlib.metadata import version; \
-	sys.exit("torch==" + version("torch").split("+")[0] != sys.argv[1])' $$pin 2>/dev/null; then :; \
-elif $(WHEELS) --no-deps --no-index $$pin 2>/dev/null; then :; \
-elif [ "$$(uname -s)" = Linux ] && ! [ -e /proc/driver/nvidia/version ] && ! nvidia-smi -L >/dev/null 2>&1; then \
+installed() { $(PY) -c 'import sys; from importlib.metadata import version; \
+	sys.exit("torch==" + version("torch").split("+")[0] != sys.argv[1])' $$pin 2>/dev/null; }; \
+wants_cpu() { ! [ -e /proc/driver/nvidia/version ] && ! nvidia-smi -L >/dev/null 2>&1; }; \
+from_cpu_index() { \
 	echo "Asking $(TORCH_INDEX) for torch"; \
 	export PIP_INDEX_URL="$(TORCH_INDEX)" PIP_EXTRA_INDEX_URL="$(TORCH_INDEX)"; \
-	if $(PY) -m pip --timeout 5 --retries 1 index versions torch >/dev/null 2>&1 \
-		&& $(WHEELS) --no-deps $$pin; then :; else \
-		echo "It does not have it: torch comes from the package index, with CUDA (gigabytes)"; \
-		$(call SPACE,$(PY),$(NEED_GB_CUDA)); fi; \
-else $(call SPACE,$(PY),$(if $(wildcard /proc/driver/nvidia/version),$(NEED_GB_CUDA),$(NEED_GB))); fi
+	$(PY) -m pip --timeout 5 --retries 1 index versions torch >/dev/null 2>&1 && $(WHEELS) --no-deps $$pin; }; \
+if installed || $(WHEELS) --no-deps --no-index $$pin 2>/dev/null; then :; \
+elif [ "$$(uname -s)" != Linux ]; then :; \
+elif wants_cpu && (from_cpu_index); then :; \
+else \
+	echo "torch comes from the package index, with CUDA: gigabytes"; \
+	$(call SPACE,$(PY),$(NEED_GB_CUDA)); \
+fi
 endef
 
 $(VENV)/.lab: requirements.txt constraints.txt pyproject.toml $(PY)
