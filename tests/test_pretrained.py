@@ -1,0 +1,243 @@
+"""The two roads of `pretrained.load`, the hub's against a replica on loopback.
+
+The hub's client reads its settings when it is imported, so its road is walked in processes of their own.
+"""
+
+import hashlib
+import json
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from course_utils import data, pretrained
+
+pytest_plugins = ["hub"]
+
+# Loads a model, then says what it is, and when the first line was printed, as the last line.
+WALK = """
+import io, json, sys, time, warnings
+from contextlib import redirect_stdout
+class Clock(io.StringIO):
+    spoke = None
+    def write(self, text):
+        self.spoke = self.spoke or time.perf_counter() - began
+        return super().write(text)
+from course_utils import pretrained
+from test_pretrained import fingerprint
+said, began = Clock(), time.perf_counter()
+with redirect_stdout(said):
+    try:
+        loaded = pretrained.load(sys.argv[1], attentions=True)
+        facts = {"row": loaded.row, "source": loaded.source, "weights": fingerprint(loaded.model)}
+        facts |= {"ids": loaded.tokenizer("the cat sat").input_ids, "kind": type(loaded.model).__name__}
+        facts |= {"training": loaded.model.training}
+    except NotImplementedError as error:
+        facts = {"error": str(error)}
+print(json.dumps(facts | {"said": said.getvalue(), "spoke": said.spoke}))
+"""
+
+
+def fingerprint(model):
+    """A digest of every weight, by name."""
+    weights = sorted(model.state_dict().items())
+    return hashlib.sha256(b"".join(k.encode() + v.numpy().tobytes() for k, v in weights)).hexdigest()
+
+
+def walk(name, home, endpoint, **environment):
+    """What a process of its own gets from `load(name)` on the hub's road."""
+    drop = ("HF_", "TRANSFORMERS_", "HUGGINGFACE_")
+    clean = {key: value for key, value in os.environ.items() if not key.startswith(drop)}
+    ours = {"COURSE_MODELS": "hub", "HF_HOME": str(home), "HF_ENDPOINT": endpoint, "NO_PROXY": "127.0.0.1"}
+    folders = [str(Path(pretrained.__file__).parents[1]), str(Path(__file__).parent)]
+    run = subprocess.run(
+        [sys.executable, "-c", WALK, name],
+        env={**clean, **ours, "PYTHONPATH": os.pathsep.join(folders), "PYTHONUTF8": "1", **environment},
+        capture_output=True,
+        encoding="utf-8",
+        timeout=120,
+    )
+    assert run.returncode == 0, run.stderr
+    assert run.stderr == ""  # neither bars nor warnings
+    return json.loads(run.stdout)
+
+
+@pytest.fixture
+def closed_port():
+    """An address where nobody listens."""
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        return f"http://127.0.0.1:{taken.getsockname()[1]}"
+
+
+@pytest.fixture(scope="module")
+def embedded():
+    return pretrained.load("bert", attentions=True)
+
+
+def original(name, hub_root):
+    """The replica's model, read straight from its folder by its own class."""
+    import transformers
+
+    folder = hub_root / data.assets()[f"{name}-hub"].hub
+    kinds = {"bert": transformers.BertModel, "gpt2": transformers.GPT2LMHeadModel}
+    return kinds[name].from_pretrained(folder), transformers.AutoTokenizer.from_pretrained(folder)
+
+
+@pytest.mark.parametrize("name", ["bert", "gpt2"])
+def test_the_hub_s_model_is_loaded_as_it_is_and_kept(name, hub, tmp_path, closed_port):
+    got = walk(name, tmp_path, hub.url)
+    model, tokenizer = original(name, hub.root)
+    assert (got["source"], got["said"], got["training"]) == ("hub", "", False)
+    assert (got["kind"], got["weights"]) == (type(model).__name__, fingerprint(model))
+    assert got["ids"] == tokenizer("the cat sat").input_ids
+    assert "hub" in got["row"]
+    again = walk(name, tmp_path, closed_port)  # the hub is gone, its cache is there
+    assert again == got
+
+
+def test_only_the_pinned_revision_is_asked_for(hub, tmp_path):
+    walk("bert", tmp_path, hub.url)
+    asset = data.assets()["bert-hub"]
+    wanted = {f"/{asset.hub}/resolve/{asset.revision}/{file}" for file in pretrained.HUB_FILES}
+    assert {request.path for request in hub.downloads} == wanted
+    assert {request.status for request in hub.downloads} == {200}
+
+
+def is_embedded_bert(got, embedded):
+    return (got["source"], got["row"], got["weights"]) == (
+        "embedded",
+        embedded.row,
+        fingerprint(embedded.model),
+    )
+
+
+def said_in_one_sentence(got):
+    return got["said"].count("\n") == 1 and "google-bert/bert-base-uncased" in got["said"]
+
+
+def test_nobody_listens(embedded, tmp_path, closed_port):
+    got = walk("bert", tmp_path, closed_port)
+    assert is_embedded_bert(got, embedded)
+    assert said_in_one_sentence(got)
+
+
+def test_a_hub_that_never_answers_costs_seconds(hub, embedded, tmp_path):
+    """Not a benchmark: without the probe the client tries again for more than half a minute."""
+    hub.hanging.set()
+    got = walk("bert", tmp_path, hub.url)
+    assert is_embedded_bert(got, embedded)
+    assert said_in_one_sentence(got)
+    assert got["spoke"] < 5
+
+
+def test_offline_means_offline(hub, embedded, tmp_path):
+    got = walk("bert", tmp_path, hub.url, HF_HUB_OFFLINE="1")
+    assert is_embedded_bert(got, embedded)
+    assert said_in_one_sentence(got)
+    assert "HF_HUB_OFFLINE" in got["said"]
+    assert hub.requests == []
+
+
+def test_a_hub_without_the_revision(hub, embedded, tmp_path):
+    repo = data.assets()["bert-hub"].hub
+    hub.revisions[repo] = "0" * 40
+    assert is_embedded_bert(walk("bert", tmp_path / "revision", hub.url), embedded)
+    assert {request.status for request in hub.downloads} == {404}
+
+
+def test_half_a_model_is_no_model(hub, embedded, tmp_path):
+    """The weights are missing at the hub: what was fetched before them must not be taken for the model."""
+    find = hub.find
+    hub.find = lambda path: (
+        (404, {"X-Error-Code": "EntryNotFound"}, b"") if "safetensors" in path else find(path)
+    )
+    first = walk("bert", tmp_path, hub.url)
+    assert any(request.path.endswith("config.json") and request.status == 200 for request in hub.requests)
+    assert is_embedded_bert(first, embedded)
+    assert said_in_one_sentence(first)
+    hub.find = find
+    assert walk("bert", tmp_path, hub.url)["source"] == "hub"
+
+
+def test_no_token_is_sent(hub, tmp_path):
+    walk("bert", tmp_path, hub.url, HF_TOKEN="hf_" + "x" * 34)
+    assert hub.downloads
+    assert {request.authorization for request in hub.requests} == {None}
+
+
+def test_gpt2_without_the_hub_says_what_to_do(tmp_path, closed_port):
+    assert "COURSE_MODELS=hub" in walk("gpt2", tmp_path, closed_port)["error"]
+    with pytest.raises(NotImplementedError, match="COURSE_MODELS=hub"):
+        pretrained.load("gpt2")
+
+
+def test_the_embedded_encoder_is_what_its_row_says(embedded):
+    config = embedded.model.config
+    assert embedded.source == "embedded"
+    assert not embedded.model.training
+    assert f"{config.num_hidden_layers} layers" in embedded.row
+    assert {p.dtype for p in embedded.model.parameters()} == {torch.float32}
+    assert "in BERT's place" in embedded.row
+    assert len(repr(embedded)) < 300
+
+
+@torch.no_grad()
+def test_the_embedded_encoder_knows_what_is_alike(embedded):
+    """Mean-pooled sentence vectors, as the model was tuned."""
+    sentences = ["A cat sleeps on the sofa.", "A kitten naps on the couch.", "Shares fell sharply on Monday."]
+    batch = embedded.tokenizer(sentences, padding=True, return_tensors="pt")
+    hidden = embedded.model(**batch).last_hidden_state  # (B, T, C)
+    mask = batch["attention_mask"][..., None]
+    mean = (hidden * mask).sum(1) / mask.sum(1)  # (B, C)
+    near, far = torch.cosine_similarity(mean[:1], mean[1:])
+    assert near > far + 0.3
+
+
+@torch.no_grad()
+def test_attentions_come_only_when_asked_for_and_change_nothing(embedded):
+    batch = embedded.tokenizer("the cat sat", return_tensors="pt")
+    maps = embedded.model(**batch, output_attentions=True)
+    config = embedded.model.config
+    length = batch["input_ids"].shape[1]
+    assert len(maps.attentions) == config.num_hidden_layers
+    assert maps.attentions[0].shape == (1, config.num_attention_heads, length, length)
+    torch.testing.assert_close(maps.attentions[0].sum(-1), torch.ones(1, config.num_attention_heads, length))
+    plain = pretrained.load("bert").model(**batch)
+    torch.testing.assert_close(plain.last_hidden_state, maps.last_hidden_state, rtol=1e-5, atol=1e-5)
+
+
+def test_an_unknown_name_hears_the_names():
+    with pytest.raises(ValueError, match="'bert' or 'gpt2', got 'BERT'"):
+        pretrained.load("BERT")
+
+
+def test_loading_leaves_the_libraries_as_they_were(capfd):
+    from huggingface_hub.utils import are_progress_bars_disabled
+    from transformers.utils import logging
+
+    before = logging.get_verbosity(), logging.is_progress_bar_enabled(), are_progress_bars_disabled()
+    pretrained.load("bert")
+    assert (
+        logging.get_verbosity(),
+        logging.is_progress_bar_enabled(),
+        are_progress_bars_disabled(),
+    ) == before
+    assert tuple(capfd.readouterr()) == ("", "")
+
+
+def test_the_replica_sends_short_names_on(hub, tmp_path):
+    code = (
+        "from huggingface_hub import hf_hub_download as get;"
+        f"print(open(get('gpt2', 'config.json', cache_dir={str(tmp_path)!r}, token=False)).read())"
+    )
+    environment = os.environ | {"HF_ENDPOINT": hub.url, "HF_HUB_OFFLINE": "0", "NO_PROXY": "127.0.0.1"}
+    run = subprocess.run(
+        [sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True
+    )
+    assert json.loads(run.stdout) == json.loads((hub.root / "openai-community/gpt2/config.json").read_text())
+    assert [request.status for request in hub.downloads][:2] == [307, 200]
