@@ -56,7 +56,7 @@ def attention(
 
     Source: Vaswani et al. 2017, equation (1).
     """
-    _check(q, k, v, mask)
+    check_inputs(q, k, v, mask)
     scores = q @ k.transpose(-2, -1) / math.sqrt(q.shape[-1])  # (..., T, S)
     if mask is None:
         weights = scores.softmax(dim=-1)  # (..., T, S)
@@ -66,7 +66,8 @@ def attention(
     return weights @ v, weights  # (..., T, hs'), (..., T, S)
 
 
-def _check(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, mask: torch.Tensor | None) -> None:
+def check_inputs(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, mask: torch.Tensor | None) -> None:
+    """Raises ValueError where the arguments of `attention` do not fit together."""
     if q.shape[-1] != k.shape[-1]:
         raise ValueError(f"q and k must have vectors of one length, got {q.shape[-1]} and {k.shape[-1]}")
     if k.shape[-2] != v.shape[-2]:

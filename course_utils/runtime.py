@@ -10,7 +10,9 @@ import platformdirs
 
 PACKAGE = Path(__file__).resolve().parent
 _CHECKOUT = PACKAGE.parent / "data"
-DATA = _CHECKOUT if (_CHECKOUT / "assets.toml").is_file() else PACKAGE / "_data"  # checkout, or installed wheel
+DATA = (
+    _CHECKOUT if (_CHECKOUT / "assets.toml").is_file() else PACKAGE / "_data"
+)  # checkout, or installed wheel
 
 CHOICES = {"COURSE_MODELS": ("embedded", "hub"), "COURSE_SIZE": ("small", "large")}
 

@@ -22,16 +22,22 @@ MARK = re.compile(r"\A# course_utils/(\w+)\.py\n")
 COLAB = re.compile(r"https://colab\.research\.google\.com/github/[^/\s]+/[^/\s]+/blob/main/notebooks/")
 SETUP = """\
 # Setup, the same on every page. Two settings: "hub" loads the original BERT and GPT-2, "large" wants a GPU.
-import importlib.util, os, subprocess, sys  # noqa: E401, I001
+import importlib.util
+import os
+import subprocess
+import sys
+from pathlib import Path
 
 os.environ.setdefault("COURSE_MODELS", "embedded")  # or "hub"
 os.environ.setdefault("COURSE_SIZE", "small")  # or "large"
 if "COLAB_RELEASE_TAG" in os.environ:  # Colab has torch; it lacks the course and a few small packages
-    if not os.path.isdir("course"):
-        subprocess.run(["git", "clone", "-q", "--depth=1", "https://github.com/{address}", "course"], check=True)
-    sys.path.insert(0, os.path.abspath("course"))
+    url = "https://github.com/{address}"
+    if not Path("course").exists():
+        subprocess.run(["git", "clone", "-q", "--depth=1", url, "course"], check=True)
+    sys.path.insert(0, str(Path("course").resolve()))
     missing = [p for p in ("anywidget", "gensim", "pypi_simple") if not importlib.util.find_spec(p)]
-    subprocess.run([sys.executable, "-m", "pip", "install", "-q", "pip", *missing], check=True)
+    if missing:
+        subprocess.run([sys.executable, "-m", "pip", "install", "-q", *missing], check=True)
 
 from course_utils import plots, runtime
 

@@ -43,13 +43,11 @@ class Vocabulary:
             ValueError: no word is frequent enough.
         """
         counted = Counter(word for sentence in corpus for word in sentence)
-        kept = sorted(
-            (-n, word) for word, n in counted.items() if n >= min_count
-        )  # ties: a…z
+        kept = sorted((-n, word) for word, n in counted.items() if n >= min_count)  # ties: a…z
         self.words = [word for _, word in kept]
         self.counts = np.array([-n for n, _ in kept])  # (V,)
         self.ids = {word: i for i, word in enumerate(self.words)}
-        _some_word(self.words, min_count)
+        require_words(self.words, min_count)
 
     def __len__(self) -> int:
         """V, the number of words."""
@@ -64,7 +62,8 @@ class Vocabulary:
         return [self.words[i] for i in ids]
 
 
-def _some_word(words: list[str], min_count: int) -> None:
+def require_words(words: list[str], min_count: int) -> None:
+    """Raises ValueError where a vocabulary would be empty."""
     if not words:
         raise ValueError(f"corpus must hold a word seen at least min_count={min_count} times, none is")
 
