@@ -158,14 +158,7 @@ def heatmap(
             f"weights must have shape ({len(rows)}, {len(columns)}), one per name, got {matrix.shape}"
         )
     image = ax.imshow(matrix, cmap=COLOUR_MAP, vmin=0, vmax=vmax or matrix.max() or 1, aspect="equal")
-    columns, rows = [_short(name) for name in columns], [_short(name) for name in rows]
-    tilt = 0 if max(map(len, columns)) <= 6 and len(columns) <= 16 else 90
-    size = 9 if max(matrix.shape) <= 24 else 6
-    ax.set_xticks(range(len(columns)), columns, rotation=tilt, fontsize=size, parse_math=False)
-    ax.set_yticks(range(len(rows)), rows, fontsize=size, parse_math=False)
-    ax.tick_params(length=0)
-    ax.grid(False)
-    ax.spines[:].set_visible(False)
+    _write_names(ax, [_short(name) for name in rows], [_short(name) for name in columns])
     if max(matrix.shape) <= 12:
         _write_values(ax, image, matrix, digits)
     return image
@@ -173,6 +166,16 @@ def heatmap(
 
 def _short(name: str) -> str:
     return name if len(name) <= 14 else name[:13] + "…"
+
+
+def _write_names(ax: Axes, rows: list[str], columns: list[str]) -> None:
+    tilt = 0 if max(map(len, columns)) <= 6 and len(columns) <= 16 else 90
+    font = {"fontsize": 9 if max(len(rows), len(columns)) <= 24 else 6, "parse_math": False}
+    ax.set_xticks(range(len(columns)), columns, rotation=tilt, **font)
+    ax.set_yticks(range(len(rows)), rows, **font)
+    ax.tick_params(length=0)
+    ax.grid(False)
+    ax.spines[:].set_visible(False)
 
 
 def _write_values(ax: Axes, image: AxesImage, matrix: np.ndarray, digits: int) -> None:

@@ -17,6 +17,7 @@ function keepKeys(node) {
 }
 
 const clamp = (value, count) => Math.max(0, Math.min(count - 1, value));
+const font = (size, bold = false) => `${bold ? "bold " : ""}${size}px system-ui, sans-serif`;
 const visible = (token) => token.replace(/\n/g, "↵").replace(/\s/g, "␣") || "∅";
 
 // The shortest decimal that is this float32 and no other: what NumPy prints for it.
@@ -64,89 +65,138 @@ function readWeights(model) {
   return new Float32Array(bytes);
 }
 
-function renderMap({ model, el }) {
-  const [layers, heads, T, S] = model.get("shape"); // (layers, heads, T, S)
-  const weights = readWeights(model);
-  const peak = weights.reduce((a, b) => Math.max(a, b), 0) || 1;
-  const rows = model.get("tokens").map(visible);
-  const columns = model.get("columns").map(visible);
-  const colours = model.get("colours");
-  const on = listeners(model);
-  let hovered = null;
-  let waiting = 0;
+/** One view of an AttentionMap: numbers from `model`, a canvas and its controls inside `el`. */
+class MapView {
+  constructor({ model, el }) {
+    this.model = model;
+    [this.layers, this.heads, this.T, this.S] = model.get("shape"); // (layers, heads, T, S)
+    this.weights = readWeights(model);
+    this.peak = this.weights.reduce((a, b) => Math.max(a, b), 0) || 1;
+    this.rows = model.get("tokens").map(visible);
+    this.columns = model.get("columns").map(visible);
+    this.colours = model.get("colours");
+    this.inks = this.colours.map(inkOn);
+    this.on = listeners(model);
+    this.hovered = null; // [query, key] under the pointer; the model holds the selected one
+    this.frame = 0;
+    this.build(el);
+    this.measure();
+    this.listen();
+    this.update();
+  }
 
-  const root = make("div", "course-map");
-  root.setAttribute("role", "group");
-  root.setAttribute("aria-label", "Attention map");
-  const controls = make("div", "course-controls");
-  const canvas = keepKeys(make("canvas", "", { tabIndex: 0 }));
-  canvas.setAttribute("role", "application"); // a screen reader then passes the arrow keys on
-  canvas.setAttribute("aria-roledescription", "heat map");
-  const readout = make("div", "course-readout");
-  readout.setAttribute("role", "status");
-  readout.setAttribute("aria-live", "polite");
-  const scroller = make("div", "course-scroll");
-  scroller.append(canvas);
-  root.append(controls, scroller, readout);
-  el.append(root);
+  // ---- the numbers
 
-  const pen = canvas.getContext("2d");
-  const at = (i, j) => weights[((model.get("layer") * heads + model.get("head")) * T + i) * S + j];
-  const rowSum = (i) => columns.reduce((sum, _, j) => sum + at(i, j), 0);
-  const inks = colours.map(inkOn);
-  const shade = (value) => Math.round((value / peak) * (colours.length - 1));
-  const selected = () => model.get("selected");
+  get selected() {
+    return this.model.get("selected");
+  }
+  get place() {
+    return this.hovered || this.selected;
+  }
+  at(i, j) {
+    const map = this.model.get("layer") * this.heads + this.model.get("head");
+    return this.weights[(map * this.T + i) * this.S + j];
+  }
+  rowSum(i) {
+    return this.columns.reduce((sum, _, j) => sum + this.at(i, j), 0).toFixed(3);
+  }
 
-  function slider(name, count) {
+  // ---- the page
+
+  build(el) {
+    const root = make("div", "course-map");
+    root.setAttribute("role", "group");
+    root.setAttribute("aria-label", "Attention map");
+    const canvas = keepKeys(make("canvas", "", { tabIndex: 0 }));
+    canvas.setAttribute("role", "application"); // a screen reader then passes the arrow keys on
+    canvas.setAttribute("aria-roledescription", "heat map");
+    const readout = make("div", "course-readout");
+    readout.setAttribute("role", "status");
+    readout.setAttribute("aria-live", "polite");
+    const controls = make("div", "course-controls");
+    const scroller = make("div", "course-scroll");
+    scroller.append(canvas);
+    root.append(controls, scroller, readout);
+    el.append(root);
+    Object.assign(this, { root, controls, canvas, readout, pen: canvas.getContext("2d") });
+    this.syncs = [this.slider("layer", this.layers), this.slider("head", this.heads)];
+    controls.append(this.legend());
+  }
+
+  /** A slider for the trait `name`, where there is a choice; the function that brings it up to date. */
+  slider(name, count) {
     if (count === 1) return () => {};
     const label = make("label", "", { textContent: name });
     const input = keepKeys(make("input", "", { type: "range", min: 0, max: count - 1, step: 1 }));
     const output = make("span"); // for the eye; a screen reader hears aria-valuetext
+    input.setAttribute("aria-label", name);
     output.setAttribute("aria-hidden", "true");
     label.append(input, output);
-    controls.append(label);
-    on.dom(input, "input", () => {
-      model.set(name, Number(input.value));
-      model.save_changes();
-    });
+    this.controls.append(label);
+    this.on.dom(input, "input", () => this.tellModel(name, Number(input.value)));
     return () => {
-      const value = model.get(name);
+      const value = this.model.get(name);
       input.value = value;
-      input.setAttribute("aria-label", name);
       input.setAttribute("aria-valuetext", `${name} ${value} of 0 to ${count - 1}`);
       output.textContent = `${value} / ${count - 1}`;
     };
   }
-  const syncs = [slider("layer", layers), slider("head", heads)];
-  const legend = make("span", "course-legend");
-  const ramp = make("i");
-  ramp.style.background = `linear-gradient(90deg, ${colours.join(",")})`;
-  legend.append("0", ramp, peak.toPrecision(2));
-  legend.title = `colours run from 0 to the tensor's largest weight, ${exact(peak)}`;
-  controls.append(legend);
 
-  // ---- layout, in CSS pixels
-  const cell = Math.max(11, Math.min(46, Math.floor(600 / Math.max(T, S))));
-  const font = (size, weight = "") => `${weight} ${size}px system-ui, sans-serif`.trim();
-  const nameSize = Math.min(13, cell - 1);
-  pen.font = font(nameSize);
-  function shorten(name) {
-    let text = name;
-    while (pen.measureText(text).width > LONGEST_NAME) text = text.replace(/…$/, "").slice(0, -1) + "…";
-    return text;
+  legend() {
+    const legend = make("span", "course-legend");
+    const ramp = make("i");
+    ramp.style.background = `linear-gradient(90deg, ${this.colours.join(",")})`;
+    legend.append("0", ramp, this.peak.toPrecision(2));
+    legend.title = `colours run from 0 to the tensor's largest weight, ${exact(this.peak)}`;
+    return legend;
   }
-  const rowNames = rows.map(shorten);
-  const columnNames = columns.map(shorten);
-  const widest = (names) => Math.max(...names.map((name) => pen.measureText(name).width));
-  const upright = widest(columnNames) <= cell - 6;
-  const tilt = upright ? 0 : cell < 22 ? Math.PI / 2 : Math.PI / 4;
-  const left = EDGE + widest(rowNames) + 10;
-  const top = EDGE + widest(columnNames) * Math.sin(tilt) + nameSize * Math.cos(tilt) + 8;
-  const right = Math.max(58, upright ? 0 : widest(columnNames) * Math.cos(tilt) - cell / 2 + EDGE);
-  const width = Math.ceil(left + S * cell + right);
-  const height = Math.ceil(top + T * cell + EDGE);
 
-  function resize() {
+  /** The layout, in CSS pixels: as large as fits, and still usable at 64 tokens. */
+  measure() {
+    const cell = Math.max(11, Math.min(46, Math.floor(600 / Math.max(this.T, this.S))));
+    const nameSize = Math.min(13, cell - 1);
+    this.pen.font = font(nameSize);
+    const width = (text) => this.pen.measureText(text).width;
+    const shorten = (name) => {
+      let text = name;
+      while (width(text) > LONGEST_NAME) text = `${text.replace(/…$/, "").slice(0, -1)}…`;
+      return text;
+    };
+    const rowNames = this.rows.map(shorten);
+    const columnNames = this.columns.map(shorten);
+    const widest = Math.max(...columnNames.map(width));
+    const upright = widest <= cell - 6;
+    const tilt = upright ? 0 : cell < 22 ? Math.PI / 2 : Math.PI / 4;
+    const left = EDGE + Math.max(...rowNames.map(width)) + 10;
+    const top = EDGE + widest * Math.sin(tilt) + nameSize * Math.cos(tilt) + 8;
+    const right = Math.max(58, upright ? 0 : widest * Math.cos(tilt) - cell / 2 + EDGE);
+    Object.assign(this, { cell, nameSize, rowNames, columnNames, upright, tilt, left, top });
+    this.width = Math.ceil(left + this.S * cell + right);
+    this.height = Math.ceil(top + this.T * cell + EDGE);
+  }
+
+  // ---- drawing
+
+  redraw() {
+    this.frame ||= requestAnimationFrame(() => this.draw()); // theme colours are known only once attached
+  }
+
+  draw() {
+    this.frame = 0;
+    const style = getComputedStyle(this.root);
+    this.fitScreen();
+    this.pen.clearRect(0, 0, this.width, this.height);
+    this.pen.textBaseline = "middle";
+    this.drawCells();
+    this.drawNames(style.color);
+    this.drawSums(style.getPropertyValue("--course-muted"));
+    this.drawFrame(this.selected, style.getPropertyValue("--course-accent"));
+    this.drawFrame(this.hovered, "#000");
+    this.root.dataset.shown = `${this.model.get("layer")}/${this.model.get("head")}`;
+  }
+
+  fitScreen() {
+    const { canvas, width, height } = this;
     const scale = window.devicePixelRatio || 1;
     if (canvas.width !== Math.round(width * scale)) {
       canvas.width = Math.round(width * scale);
@@ -154,52 +204,60 @@ function renderMap({ model, el }) {
       canvas.style.width = `${width}px`;
       canvas.style.height = `${height}px`;
     }
-    pen.setTransform(scale, 0, 0, scale, 0, 0);
+    this.pen.setTransform(scale, 0, 0, scale, 0, 0);
   }
 
-  function drawCells() {
-    const written = cell >= 36;
+  drawCells() {
+    const { pen, cell, left, top } = this;
     pen.textAlign = "center";
     pen.font = font(11);
-    for (let i = 0; i < T; i += 1) {
-      for (let j = 0; j < S; j += 1) {
-        const value = at(i, j);
-        pen.fillStyle = colours[shade(value)];
+    for (let i = 0; i < this.T; i += 1) {
+      for (let j = 0; j < this.S; j += 1) {
+        const value = this.at(i, j);
+        const shade = Math.round((value / this.peak) * (this.colours.length - 1));
+        pen.fillStyle = this.colours[shade];
         pen.fillRect(left + j * cell, top + i * cell, cell - 1, cell - 1);
-        if (!written) continue;
-        pen.fillStyle = inks[shade(value)];
+        if (cell < 36) continue; // no room to write
+        pen.fillStyle = this.inks[shade];
         pen.fillText(value === 0 ? "0" : value.toFixed(2), left + (j + 0.5) * cell - 0.5, top + (i + 0.5) * cell);
       }
     }
   }
 
-  function drawNames(ink, muted, chosen) {
+  drawNames(ink) {
+    const { pen, cell, left, top, nameSize, upright } = this;
+    const [row, column] = this.place || [];
+    pen.fillStyle = ink;
     pen.textAlign = "right";
-    for (let i = 0; i < T; i += 1) {
-      const mine = chosen && chosen[0] === i;
-      pen.fillStyle = ink;
-      pen.font = font(nameSize, mine ? "bold" : "");
-      pen.fillText(rowNames[i], left - 8, top + (i + 0.5) * cell);
-    }
-    for (let j = 0; j < S; j += 1) {
+    this.rowNames.forEach((name, i) => {
+      pen.font = font(nameSize, i === row);
+      pen.fillText(name, left - 8, top + (i + 0.5) * cell);
+    });
+    pen.textAlign = upright ? "center" : "left";
+    this.columnNames.forEach((name, j) => {
       pen.save();
-      pen.fillStyle = ink;
-      pen.font = font(nameSize, chosen && chosen[1] === j ? "bold" : "");
+      pen.font = font(nameSize, j === column);
       pen.translate(left + (j + 0.5) * cell, top - 8);
-      pen.rotate(-tilt);
-      pen.textAlign = upright ? "center" : "left";
-      pen.fillText(columnNames[j], 0, upright ? -nameSize / 2 + 3 : 0);
+      pen.rotate(-this.tilt);
+      pen.fillText(name, 0, upright ? -nameSize / 2 + 3 : 0);
       pen.restore();
-    }
-    pen.textAlign = "left";
-    pen.fillStyle = muted;
-    pen.font = font(Math.min(11, cell));
-    for (let i = 0; i < T; i += 1) pen.fillText(`Σ ${rowSum(i).toFixed(3)}`, left + S * cell + 7, top + (i + 0.5) * cell);
+    });
   }
 
-  function drawFrame(place, colour) {
+  drawSums(ink) {
+    const { pen, cell } = this;
+    const sums = this.rows.map((_, i) => this.rowSum(i));
+    pen.fillStyle = ink;
+    pen.textAlign = "left";
+    pen.font = font(Math.min(11, cell));
+    sums.forEach((sum, i) => pen.fillText(`Σ ${sum}`, this.left + this.S * cell + 7, this.top + (i + 0.5) * cell));
+    this.root.dataset.sums = sums.join(" ");
+  }
+
+  drawFrame(place, colour) {
     if (!place) return;
-    const [x, y] = [left + place[1] * cell - 0.5, top + place[0] * cell - 0.5];
+    const { pen, cell } = this;
+    const [x, y] = [this.left + place[1] * cell - 0.5, this.top + place[0] * cell - 0.5];
     for (const [ink, thick] of [["#fff", 5], [colour, 2.5]]) {
       pen.strokeStyle = ink; // a pale rim below, so that the frame shows on every colour of the map
       pen.lineWidth = thick;
@@ -207,88 +265,79 @@ function renderMap({ model, el }) {
     }
   }
 
-  function draw() {
-    waiting = 0;
-    const style = getComputedStyle(root);
-    resize();
-    pen.clearRect(0, 0, width, height);
-    pen.textBaseline = "middle";
-    const place = hovered || selected();
-    drawCells();
-    drawNames(style.color, style.getPropertyValue("--course-muted"), place);
-    drawFrame(selected(), style.getPropertyValue("--course-accent"));
-    if (hovered) drawFrame(hovered, "#000");
-    root.dataset.shown = `${model.get("layer")}/${model.get("head")}`;
-    root.dataset.sums = rows.map((_, i) => rowSum(i).toFixed(3)).join(" ");
-  }
-  const redraw = () => {
-    if (!waiting) waiting = requestAnimationFrame(draw); // theme colours are known only once attached
-  };
+  // ---- telling and listening
 
-  function tell() {
-    const place = hovered || selected();
-    readout.replaceChildren();
-    if (!place) {
-      readout.textContent = "Point at a cell, or focus the map and use the arrow keys.";
+  tell() {
+    if (!this.place) {
+      this.readout.textContent = "Point at a cell, or focus the map and use the arrow keys.";
       return;
     }
-    const [i, j] = place;
-    const value = at(i, j);
-    const number = make("b", "course-value", { textContent: brief(value), title: exact(value) });
-    number.dataset.value = exact(value);
+    const [i, j] = this.place;
+    const value = this.at(i, j);
+    const number = make("b", "", { textContent: brief(value), title: exact(value) });
     const precise = make("span", "course-exact", { textContent: `exactly ${exact(value)}` });
-    readout.append(`query ${i} “${rows[i]}” → key ${j} “${columns[j]}”: `, number, " ", precise);
+    const where = `query ${i} “${this.rows[i]}” → key ${j} “${this.columns[j]}”: `;
+    this.readout.replaceChildren(where, number, " ", precise, ` · row sum ${this.rowSum(i)}`);
   }
 
-  function update() {
-    syncs.forEach((sync) => sync());
-    const where = `layer ${model.get("layer")}, head ${model.get("head")}`;
-    canvas.setAttribute("aria-label", `Attention, ${where}: ${T} queries in rows, ${S} keys in columns. Arrow keys move.`);
-    tell();
-    redraw();
+  update() {
+    this.syncs.forEach((sync) => sync());
+    const where = `layer ${this.model.get("layer")}, head ${this.model.get("head")}`;
+    const size = `${this.T} queries in rows, ${this.S} keys in columns`;
+    this.canvas.setAttribute("aria-label", `Attention, ${where}: ${size}. Arrow keys move.`);
+    this.tell();
+    this.redraw();
   }
 
-  function select(place) {
-    model.set("selected", place);
-    model.save_changes();
+  tellModel(name, value) {
+    this.model.set(name, value);
+    this.model.save_changes();
   }
-  function under(event) {
-    const box = canvas.getBoundingClientRect();
-    const i = Math.floor((event.clientY - box.top - top) / cell);
-    const j = Math.floor((event.clientX - box.left - left) / cell);
-    return i >= 0 && j >= 0 && i < T && j < S ? [i, j] : null;
+
+  under(event) {
+    const box = this.canvas.getBoundingClientRect();
+    const i = Math.floor((event.clientY - box.top - this.top) / this.cell);
+    const j = Math.floor((event.clientX - box.left - this.left) / this.cell);
+    return i >= 0 && j >= 0 && i < this.T && j < this.S ? [i, j] : null;
   }
-  function hover(place) {
-    if (String(place) === String(hovered)) return;
-    hovered = place;
-    tell();
-    redraw();
+
+  hover(place) {
+    if (String(place) === String(this.hovered)) return;
+    this.hovered = place;
+    this.tell();
+    this.redraw();
   }
-  function onKey(event) {
-    const [i, j] = selected() || [0, 0];
-    const step = selected() ? KEYS[event.key] : KEYS[event.key] && [0, 0]; // the first press enters at the corner
-    if (step) select([clamp(i + step[0], T), clamp(j + step[1], S)]);
-    else if (event.key === "Home") select([i, 0]);
-    else if (event.key === "End") select([i, S - 1]);
-    else if (event.key === "Escape") select(null);
+
+  onKey(event) {
+    const [i, j] = this.selected || [0, 0];
+    // the first press enters at the corner
+    const step = this.selected ? KEYS[event.key] : KEYS[event.key] && [0, 0];
+    let place;
+    if (step) place = [clamp(i + step[0], this.T), clamp(j + step[1], this.S)];
+    else if (event.key === "Home") place = [i, 0];
+    else if (event.key === "End") place = [i, this.S - 1];
+    else if (event.key === "Escape") place = null;
     else return;
-    hovered = null;
+    this.hovered = null;
+    this.tellModel("selected", place);
     event.preventDefault();
     event.stopPropagation();
   }
 
-  on.dom(canvas, "mousemove", (event) => hover(under(event)));
-  on.dom(canvas, "mouseleave", () => hover(null));
-  on.dom(canvas, "click", (event) => under(event) && select(under(event)));
-  on.dom(canvas, "keydown", onKey);
-  on.dom(window, "resize", redraw); // also told when the page moves to a denser screen
-  ["layer", "head", "selected"].forEach((name) => on.model(`change:${name}`, update));
-  const theme = new MutationObserver(redraw); // JupyterLab, Colab and VS Code all mark the theme here
-  [document.documentElement, document.body].forEach((node) => theme.observe(node, { attributes: true }));
-  on.later(() => theme.disconnect());
-  on.later(() => cancelAnimationFrame(waiting));
-  update();
-  return on.stop;
+  listen() {
+    const { on, canvas } = this;
+    const redraw = () => this.redraw();
+    on.dom(canvas, "mousemove", (event) => this.hover(this.under(event)));
+    on.dom(canvas, "mouseleave", () => this.hover(null));
+    on.dom(canvas, "click", (event) => this.under(event) && this.tellModel("selected", this.under(event)));
+    on.dom(canvas, "keydown", (event) => this.onKey(event));
+    on.dom(window, "resize", redraw); // also told when the page moves to a denser screen
+    ["layer", "head", "selected"].forEach((name) => on.model(`change:${name}`, () => this.update()));
+    const theme = new MutationObserver(redraw); // JupyterLab, Colab and VS Code all mark the theme here
+    [document.documentElement, document.body].forEach((node) => theme.observe(node, { attributes: true }));
+    on.later(() => theme.disconnect());
+    on.later(() => cancelAnimationFrame(this.frame));
+  }
 }
 
 let boxes = 0;
@@ -342,5 +391,5 @@ function renderText({ model, el }) {
   return on.stop;
 }
 
-const VIEWS = { map: renderMap, text: renderText };
+const VIEWS = { map: (context) => new MapView(context).on.stop, text: renderText };
 export default { render: (context) => VIEWS[context.model.get("kind")](context) };
