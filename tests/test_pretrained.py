@@ -18,27 +18,30 @@ from course_utils import data, pretrained
 
 pytest_plugins = ["hub"]
 
-# Loads a model, then says what it is, and when the first line was printed, as the last line.
+# Loads a model, or only chooses its folder, then prints what it got, what was said and how soon.
 WALK = """
-import io, json, sys, time, warnings
+import io, json, sys, time
 from contextlib import redirect_stdout
-class Clock(io.StringIO):
-    spoke = None
+class Said(io.StringIO):
+    after = None
     def write(self, text):
-        self.spoke = self.spoke or time.perf_counter() - began
+        self.after = self.after or time.perf_counter() - began
         return super().write(text)
 from course_utils import pretrained
-from test_pretrained import fingerprint
-said, began = Clock(), time.perf_counter()
+name, choose_only = sys.argv[1], sys.argv[2] == "choose"
+if choose_only:
+    pretrained._read = lambda name, folder, attention: (str(folder), None)
+said, began = Said(), time.perf_counter()
 with redirect_stdout(said):
-    try:
-        loaded = pretrained.load(sys.argv[1], attentions=True)
-        facts = {"row": loaded.row, "source": loaded.source, "weights": fingerprint(loaded.model)}
-        facts |= {"ids": loaded.tokenizer("the cat sat").input_ids, "kind": type(loaded.model).__name__}
-        facts |= {"training": loaded.model.training}
-    except NotImplementedError as error:
-        facts = {"error": str(error)}
-print(json.dumps(facts | {"said": said.getvalue(), "spoke": said.spoke}))
+    loaded = pretrained.load(name)
+facts = {"source": loaded.source, "row": loaded.row, "said": said.getvalue(), "after": said.after}
+if choose_only:
+    facts["folder"] = loaded.model
+else:
+    from test_pretrained import fingerprint
+    facts |= {"weights": fingerprint(loaded.model), "kind": type(loaded.model).__name__}
+    facts |= {"ids": loaded.tokenizer("the cat sat").input_ids, "training": loaded.model.training}
+print(json.dumps(facts))
 """
 
 
@@ -48,14 +51,14 @@ def fingerprint(model):
     return hashlib.sha256(b"".join(k.encode() + v.numpy().tobytes() for k, v in weights)).hexdigest()
 
 
-def walk(name, home, endpoint, **environment):
+def walk(name, home, endpoint, *, what="choose", **environment):
     """What a process of its own gets from `load(name)` on the hub's road."""
     drop = ("HF_", "TRANSFORMERS_", "HUGGINGFACE_")
     clean = {key: value for key, value in os.environ.items() if not key.startswith(drop)}
     ours = {"COURSE_MODELS": "hub", "HF_HOME": str(home), "HF_ENDPOINT": endpoint, "NO_PROXY": "127.0.0.1"}
     folders = [str(Path(pretrained.__file__).parents[1]), str(Path(__file__).parent)]
     run = subprocess.run(
-        [sys.executable, "-c", WALK, name],
+        [sys.executable, "-c", WALK, name, what],
         env={**clean, **ours, "PYTHONPATH": os.pathsep.join(folders), "PYTHONUTF8": "1", **environment},
         capture_output=True,
         encoding="utf-8",
@@ -64,6 +67,14 @@ def walk(name, home, endpoint, **environment):
     assert run.returncode == 0, run.stderr
     assert run.stderr == ""  # neither bars nor warnings
     return json.loads(run.stdout)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def embedded_by_default():
+    """Whatever the reader's settings: the tests in this process take the default road."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.delenv("COURSE_MODELS", raising=False)
+        yield
 
 
 @pytest.fixture
@@ -90,14 +101,15 @@ def original(name, hub_root):
 
 @pytest.mark.parametrize("name", ["bert", "gpt2"])
 def test_the_hub_s_model_is_loaded_as_it_is_and_kept(name, hub, tmp_path, closed_port):
-    got = walk(name, tmp_path, hub.url)
+    got = walk(name, tmp_path, hub.url, what="load")
     model, tokenizer = original(name, hub.root)
     assert (got["source"], got["said"], got["training"]) == ("hub", "", False)
     assert (got["kind"], got["weights"]) == (type(model).__name__, fingerprint(model))
     assert got["ids"] == tokenizer("the cat sat").input_ids
-    assert "hub" in got["row"]
+    assert "from the model hub" in got["row"]
     again = walk(name, tmp_path, closed_port)  # the hub is gone, its cache is there
-    assert again == got
+    assert (again["source"], again["said"]) == ("hub", "")
+    assert Path(again["folder"]).is_relative_to(tmp_path)
 
 
 def test_only_the_pinned_revision_is_asked_for(hub, tmp_path):
@@ -108,60 +120,53 @@ def test_only_the_pinned_revision_is_asked_for(hub, tmp_path):
     assert {request.status for request in hub.downloads} == {200}
 
 
-def is_embedded_bert(got, embedded):
-    return (got["source"], got["row"], got["weights"]) == (
-        "embedded",
-        embedded.row,
-        fingerprint(embedded.model),
-    )
-
-
-def said_in_one_sentence(got):
-    return got["said"].count("\n") == 1 and "google-bert/bert-base-uncased" in got["said"]
+def fell_back(got):
+    """The embedded model, and one sentence that says so."""
+    one_sentence = got["said"].count("\n") == 1 and "google-bert/bert-base-uncased" in got["said"]
+    embedded_folder = str(data.fetch("minilm-weights").parent)
+    return one_sentence and got["source"] == "embedded" and got["folder"] == embedded_folder
 
 
 def test_nobody_listens(embedded, tmp_path, closed_port):
-    got = walk("bert", tmp_path, closed_port)
-    assert is_embedded_bert(got, embedded)
-    assert said_in_one_sentence(got)
+    assert fell_back(walk("bert", tmp_path, closed_port))
+    got = walk("bert", tmp_path, closed_port, what="load")
+    assert (got["source"], got["row"]) == ("embedded", embedded.row)
+    assert got["weights"] == fingerprint(embedded.model)
 
 
-def test_a_hub_that_never_answers_costs_seconds(hub, embedded, tmp_path):
+def test_a_hub_that_never_answers_costs_seconds(hub, tmp_path):
     """Not a benchmark: without the probe the client tries again for more than half a minute."""
     hub.hanging.set()
     got = walk("bert", tmp_path, hub.url)
-    assert is_embedded_bert(got, embedded)
-    assert said_in_one_sentence(got)
-    assert got["spoke"] < 5
+    assert fell_back(got)
+    assert got["after"] < 5
 
 
-def test_offline_means_offline(hub, embedded, tmp_path):
+def test_offline_means_offline(hub, tmp_path):
     got = walk("bert", tmp_path, hub.url, HF_HUB_OFFLINE="1")
-    assert is_embedded_bert(got, embedded)
-    assert said_in_one_sentence(got)
+    assert fell_back(got)
     assert "HF_HUB_OFFLINE" in got["said"]
     assert hub.requests == []
 
 
-def test_a_hub_without_the_revision(hub, embedded, tmp_path):
-    repo = data.assets()["bert-hub"].hub
-    hub.revisions[repo] = "0" * 40
-    assert is_embedded_bert(walk("bert", tmp_path / "revision", hub.url), embedded)
+def test_a_hub_without_the_revision(hub, tmp_path):
+    hub.revisions[data.assets()["bert-hub"].hub] = "0" * 40
+    assert fell_back(walk("bert", tmp_path, hub.url))
     assert {request.status for request in hub.downloads} == {404}
 
 
-def test_half_a_model_is_no_model(hub, embedded, tmp_path):
+def test_half_a_model_is_no_model(hub, tmp_path, monkeypatch):
     """The weights are missing at the hub: what was fetched before them must not be taken for the model."""
-    find = hub.find
-    hub.find = lambda path: (
-        (404, {"X-Error-Code": "EntryNotFound"}, b"") if "safetensors" in path else find(path)
-    )
-    first = walk("bert", tmp_path, hub.url)
-    assert any(request.path.endswith("config.json") and request.status == 200 for request in hub.requests)
-    assert is_embedded_bert(first, embedded)
-    assert said_in_one_sentence(first)
-    hub.find = find
-    assert walk("bert", tmp_path, hub.url)["source"] == "hub"
+    whole = hub.find
+    missing = 404, {"X-Error-Code": "EntryNotFound"}, b""
+    with monkeypatch.context() as patch:
+        patch.setattr(hub, "find", lambda path: missing if "safetensors" in path else whole(path))
+        assert fell_back(walk("bert", tmp_path, hub.url))
+        assert fell_back(walk("bert", tmp_path, hub.url))
+    assert any(request.path.endswith("config.json") and request.status == 200 for request in hub.downloads)
+    folder = Path(walk("bert", tmp_path, hub.url)["folder"])
+    assert folder.is_relative_to(tmp_path)
+    assert {path.name for path in folder.iterdir()} == set(pretrained.HUB_FILES)
 
 
 def test_no_token_is_sent(hub, tmp_path):
@@ -170,9 +175,8 @@ def test_no_token_is_sent(hub, tmp_path):
     assert {request.authorization for request in hub.requests} == {None}
 
 
-def test_gpt2_without_the_hub_says_what_to_do(tmp_path, closed_port):
-    assert "COURSE_MODELS=hub" in walk("gpt2", tmp_path, closed_port)["error"]
-    with pytest.raises(NotImplementedError, match="COURSE_MODELS=hub"):
+def test_the_embedded_gpt2_says_when_it_comes_and_what_to_do_till_then():
+    with pytest.raises(NotImplementedError, match=r"notebook 07.*COURSE_MODELS=hub"):
         pretrained.load("gpt2")
 
 
