@@ -17,6 +17,7 @@ pytestmark = [pytest.mark.browser, pytest.mark.skipif(bool(lab.why_not()), reaso
 SHAPE = LAYERS, HEADS, T, S = 3, 2, 5, 6  # (layers, heads, T, S)
 ROWS = ["the", "cat", "sat", "on", "an-extraordinarily-long-token-that-must-be-shortened"]
 COLUMNS = ["le", "chat", "s'est", "assis", "là", "."]
+KERNEL = {"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}}
 CELLS = (
     "import numpy as np\nfrom course_utils.plots import picture\n"
     "from course_utils.widgets import AttentionMap, TextBox",
@@ -42,9 +43,8 @@ def session(tmp_path_factory: pytest.TempPathFactory, weights: np.ndarray):
     """A JupyterLab with a small notebook of widgets, and a browser."""
     root, work = tmp_path_factory.mktemp("root"), tmp_path_factory.mktemp("lab")
     np.save(root / "weights.npy", weights)
-    kernel = {"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}}
     cells = [nbformat.v4.new_code_cell(source) for source in CELLS]
-    nbformat.write(nbformat.v4.new_notebook(cells=cells, metadata=kernel), root / "widgets.ipynb")
+    nbformat.write(nbformat.v4.new_notebook(cells=cells, metadata=KERNEL), root / "widgets.ipynb")
     with lab.server(root, work) as server, lab.browser(work / "profile") as context:
         yield server, context
 
@@ -261,6 +261,17 @@ def test_a_stored_page_shows_the_still_picture_with_its_alt(session, weights):
         image = stored.page.get_by_role("img", name=shown.picture().alt, exact=True)
         image.wait_for()
         assert image.evaluate("image => image.naturalWidth") > 300
+
+
+def test_a_cell_that_raises_is_found_out(session):
+    cells = [nbformat.v4.new_code_cell(source) for source in ("1 / 0", "1 / 0", "'after'")]
+    cells[0].metadata.tags = [lab.TAG]
+    nbformat.write(nbformat.v4.new_notebook(cells=cells, metadata=KERNEL), session[0].root / "raises.ipynb")
+    with (
+        lab.opened(*session, "raises.ipynb") as notebook,
+        pytest.raises(AssertionError, match=r"code cell 1 \(from 0\) raised \['ZeroDivisionError"),
+    ):
+        notebook.run_all()
 
 
 def test_nothing_left_loopback_and_no_error_was_logged(notebook):
