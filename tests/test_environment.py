@@ -9,7 +9,7 @@ import subprocess
 import sys
 import tomllib
 from dataclasses import dataclass
-from importlib.metadata import PackageNotFoundError, version
+from importlib.metadata import PackageNotFoundError, metadata, version
 from itertools import chain
 from pathlib import Path
 
@@ -71,6 +71,15 @@ def test_what_is_installed_is_what_is_pinned():
 def test_what_these_need_in_turn_is_installed_as_constrained():
     here = {name: installed(name) for name in TRANSITIVE if installed(name)}  # some are another system's
     assert here == {name: pinned(TRANSITIVE[name]) for name in here}
+
+
+def test_no_pin_asks_for_a_later_patch_of_python():
+    # Debian 12 has 3.11.2
+    asked = {name: metadata(name)["Requires-Python"] or "" for name in DIRECT | TRANSITIVE if installed(name)}
+    oldest = [f"{python}.0" for python in FITTING]
+    assert not {
+        name: spec for name, spec in asked.items() if set(oldest) - set(SpecifierSet(spec).filter(oldest))
+    }
 
 
 def test_no_package_is_pinned_twice():
