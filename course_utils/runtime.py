@@ -62,7 +62,7 @@ def device() -> str:
 
 
 def generator(seed: int):
-    """A seeded `torch.Generator` on the CPU: CUDA's stream differs, so all that reaches a page draws from here."""
+    """A seeded `torch.Generator` on the CPU: its stream is the same on every machine, CUDA's is not."""
     import torch
 
     return torch.Generator("cpu").manual_seed(seed)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import scipy.sparse as sp
 import torch
@@ -20,6 +22,7 @@ __taught__ = [
     "cooccurrences",
     "ppmi",
     "svd_vectors",
+    "similarities",
     "score",
 ]
 
@@ -133,6 +136,24 @@ def svd_vectors(matrix: sp.csr_matrix, C: int, seed: int = 0) -> np.ndarray:
     """
     U, s, _ = randomized_svd(matrix, C, n_iter=3, random_state=seed)
     return U * np.sqrt(s)
+
+
+def similarities(words: list[str], vectors: np.ndarray, test: str = "wordsim353.tsv") -> np.ndarray:
+    """People's judgement and the vectors' cosine, for each pair of a test whose two words are known.
+
+    Args:
+        words: (V,) lower case.
+        vectors: (V, C).
+        test: a file of gensim's test data: two words and a judgement a line.
+
+    Returns:
+        (2, pairs): judgements, cosines.
+    """
+    unit = dict(zip(words, vectors / np.linalg.norm(vectors, axis=1, keepdims=True), strict=True))
+    lines = Path(datapath(test)).read_text("utf-8").lower().splitlines()
+    rows = [line.split("\t") for line in lines if line[0] != "#"]
+    known = [(float(judged), unit[a] @ unit[b]) for a, b, judged in rows if a in unit and b in unit]
+    return np.array(known).T  # (2, pairs)
 
 
 def score(words: list[str], vectors: np.ndarray, analogies: int = 10_000) -> dict[str, float]:

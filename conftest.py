@@ -1,0 +1,79 @@
+"""What all tests and notebooks run under: default settings, cached assets, no network. A budget report."""
+
+from __future__ import annotations
+
+import os
+from collections import defaultdict
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent
+OFFLINE = ROOT / "tests" / "offline"
+_seconds: defaultdict[str, float] = defaultdict(float)
+_megabytes: defaultdict[str, float] = defaultdict(float)
+_budgets: dict[str, dict[str, int]] = {}
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Stored outputs describe the default settings, so every run uses them."""
+    quiet = {"COURSE_QUIET": "1", "HF_HUB_OFFLINE": "1", "HF_HUB_DISABLE_PROGRESS_BARS": "1"}
+    os.environ.update(
+        {"COURSE_MODELS": "embedded", "COURSE_SIZE": "small", "TOKENIZERS_PARALLELISM": "false"}
+    )
+    os.environ.update(quiet)
+
+
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """Where notebooks will run: fetch what they need, then cut their kernels off the network."""
+    if any(_notebook(item) for item in session.items) and not session.config.option.collectonly:
+        from course_utils import data
+
+        data.fetch_all()
+    os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(OFFLINE), os.environ.get("PYTHONPATH")]))
+
+
+@pytest.hookimpl(hookwrapper=True)
+def pytest_runtest_call(item: pytest.Item):
+    """After a notebook's cell: the most memory its kernel has held so far."""
+    yield
+    if name := _notebook(item):
+        _budgets.setdefault(name, item.parent.nb.metadata.get("course", {}))
+        _megabytes[name] = max(_megabytes[name], _kernel_megabytes(item.parent.kernel))
+
+
+def pytest_runtest_logreport(report: pytest.TestReport) -> None:
+    """Add up a notebook's seconds, its kernel's start included."""
+    name = report.nodeid.split("::")[0]
+    if name.endswith(".ipynb"):
+        _seconds[name] += report.duration
+
+
+def pytest_terminal_summary(terminalreporter) -> None:
+    """Seconds and megabytes of each notebook beside its budget: a report, not a test."""
+    if _seconds:
+        terminalreporter.section("budget of each notebook")
+    for path, seconds in _seconds.items():
+        name = Path(path).name
+        budget, mb = _budgets.get(name, {}), _megabytes[name]
+        over = seconds > budget.get("seconds", seconds) or mb > budget.get("megabytes", mb)
+        terminalreporter.write_line(
+            f"{name}: {seconds:.0f} s of {budget.get('seconds', '?')}, "
+            f"{mb:,.0f} MB of {budget.get('megabytes', '?')}{'  OVER BUDGET' if over else ''}"
+        )
+
+
+def _notebook(item: pytest.Item) -> str:
+    return item.path.name if item.path.suffix == ".ipynb" else ""
+
+
+def _kernel_megabytes(kernel) -> float:
+    """Peak resident memory of a running kernel; on Linux the kernel's own high-water mark."""
+    pid = kernel.km.provisioner.pid
+    status = Path(f"/proc/{pid}/status")
+    if status.is_file():
+        marks = [line for line in status.read_text().splitlines() if line.startswith("VmHWM")]
+        return int(marks[0].split()[1]) / 1024
+    import psutil
+
+    return psutil.Process(pid).memory_info().rss / 2**20
