@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from itertools import zip_longest
 
 import torch
 
@@ -52,7 +53,8 @@ def attention(
         output (..., T, hs') and weights (..., T, S).
 
     Raises:
-        ValueError: the last axes of q and k, or the lengths of k and v, differ, or the mask is not bool.
+        ValueError: the last axes of q and k, or the lengths of k and v, differ; batch axes do not fit; the
+            mask is not bool or does not spread to (..., T, S).
 
     Source: Vaswani et al. 2017, equation (1).
     """
@@ -72,5 +74,19 @@ def check_inputs(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, mask: torch.
         raise ValueError(f"q and k must have vectors of one length, got {q.shape[-1]} and {k.shape[-1]}")
     if k.shape[-2] != v.shape[-2]:
         raise ValueError(f"k and v must have one row a word each, got {k.shape[-2]} and {v.shape[-2]} rows")
-    if mask is not None and mask.dtype != torch.bool:
+    if not _fit(q.shape[:-2], k.shape[:-2], v.shape[:-2]):
+        shapes = ", ".join(str(tuple(x.shape)) for x in (q, k, v))
+        raise ValueError(f"the batch axes of q, k and v must be equal or 1, got shapes {shapes}")
+    if mask is None:
+        return
+    if mask.dtype != torch.bool:
         raise ValueError(f"mask must be bool, True where attending is allowed, got {mask.dtype}")
+    T, S = q.shape[-2], k.shape[-2]
+    whole = all(n in (1, wanted) for n, wanted in zip(reversed(mask.shape), (S, T), strict=False))
+    if not whole or not _fit(mask.shape[:-2], q.shape[:-2], k.shape[:-2]):
+        raise ValueError(f"mask must spread to (..., T = {T}, S = {S}), got shape {tuple(mask.shape)}")
+
+
+def _fit(*shapes: torch.Size) -> bool:
+    """Whether axes, counted from the last, are equal or 1; torch.broadcast_shapes would load SymPy for it."""
+    return all(len({*sizes} - {1}) <= 1 for sizes in zip_longest(*map(reversed, shapes), fillvalue=1))

@@ -23,7 +23,10 @@ def sentences(text: str) -> list[str]:
 
 
 def tokenise(text: str) -> list[str]:
-    """The words of a normalised text: runs of letters, inner apostrophes kept; digits and signs dropped."""
+    """The words of a normalised text: runs of letters, inner apostrophes kept; digits and signs dropped.
+
+    A numeral that is no decimal digit, such as ↂ, passes as a letter.
+    """
     return re.findall(r"[^\W\d_]+(?:'[^\W\d_]+)*", text)
 
 

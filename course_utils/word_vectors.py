@@ -28,7 +28,12 @@ __taught__ = [
 
 
 def skip_gram_pairs(ids: list[int], window: int) -> list[tuple[int, int]]:
-    """Every (centre, context) pair of a sentence, context at most `window` words away."""
+    """Every (centre, context) pair of a sentence, context at most `window` words away.
+
+    Raises:
+        ValueError: window is less than 1.
+    """
+    check_window(window)
     return [
         (centre, ids[j])
         for i, centre in enumerate(ids)
@@ -64,7 +69,14 @@ def sgns_gradients(
 
 
 def noise_distribution(counts: np.ndarray, power: float = 0.75) -> np.ndarray:
-    """Probabilities (V,) negatives are drawn with: counts^¾, normalised. Source: Mikolov et al. 2013, 2.2."""
+    """Probabilities (V,) negatives are drawn with: counts^¾, normalised.
+
+    Raises:
+        ValueError: a count is negative, or none is positive.
+
+    Source: Mikolov et al. 2013 (NIPS), section 2.2.
+    """
+    check_counts(counts)
     weights = counts.astype(float) ** power
     return weights / weights.sum()
 
@@ -87,9 +99,10 @@ class SkipGram(nn.Module):
 
     def forward(self, centres: torch.Tensor, contexts: torch.Tensor, negatives: torch.Tensor) -> torch.Tensor:
         """Mean loss of a batch: centres (B,), contexts (B,), negatives (B, K) → scalar."""
-        v = self.input[centres]  # (B, C)
-        agree = (v * self.output[contexts]).sum(-1)  # (B,)
-        differ = (self.output[negatives] @ v[:, :, None]).squeeze(-1)  # (B, K, C) @ (B, C, 1) -> (B, K)
+        v = F.embedding(centres, self.input)  # (B, C)
+        agree = (v * F.embedding(contexts, self.output)).sum(-1)  # (B,)
+        u = F.embedding(negatives, self.output)  # (B, K, C)
+        differ = (u @ v[:, :, None]).squeeze(-1)  # (B, K, C) @ (B, C, 1) -> (B, K)
         return -(F.logsigmoid(agree) + F.logsigmoid(-differ).sum(-1)).mean()
 
 
@@ -104,9 +117,13 @@ def cooccurrences(sentences: list[list[int]], V: int, window: int) -> sp.csr_mat
 
     Returns:
         (V, V) symmetric counts.
+
+    Raises:
+        ValueError: there is no sentence, an id is not one of 0 … V − 1, or window is less than 1.
     """
+    check_corpus(sentences, V, window)
     gap = [-1] * window  # keeps the end of one sentence away from the start of the next
-    stream = np.concatenate([np.array(ids + gap, dtype=np.int32) for ids in sentences])
+    stream = np.concatenate([np.array([*ids, *gap], dtype=np.int32) for ids in sentences])
     total = sp.csr_matrix((V, V))
     for d in range(1, window + 1):
         left, right = stream[:-d], stream[d:]
@@ -118,6 +135,9 @@ def cooccurrences(sentences: list[list[int]], V: int, window: int) -> sp.csr_mat
 
 def ppmi(counts: sp.csr_matrix, power: float = 0.75) -> sp.csr_matrix:
     """Positive pointwise mutual information, max(0, log P(w, c) / (P(w) P(c)ᵖ)), of co-occurrences (V, V).
+
+    Raises:
+        ValueError: a count is negative, or none is positive.
 
     Source: Levy, Goldberg & Dagan 2015, section 3.1 (`power` smooths the contexts).
     """
@@ -132,8 +152,12 @@ def ppmi(counts: sp.csr_matrix, power: float = 0.75) -> sp.csr_matrix:
 def svd_vectors(matrix: sp.csr_matrix, C: int, seed: int = 0) -> np.ndarray:
     """Vectors (V, C): the C leading left singular vectors, each times the root of its singular value.
 
+    Raises:
+        ValueError: C is not one of 1 … V.
+
     Source: Levy, Goldberg & Dagan 2015, section 3.3 (eigenvalue weighting ½).
     """
+    check_width(matrix, C)
     U, s, _ = randomized_svd(matrix, C, n_iter=3, random_state=seed)
     return U * np.sqrt(s)
 
@@ -148,12 +172,16 @@ def similarities(words: list[str], vectors: np.ndarray, test: str = "wordsim353.
 
     Returns:
         (2, pairs): judgements, cosines.
+
+    Raises:
+        ValueError: there is not one vector a word, or a word comes twice.
     """
+    check_vectors(words, vectors)
     unit = dict(zip(words, vectors / np.linalg.norm(vectors, axis=1, keepdims=True), strict=True))
     lines = Path(datapath(test)).read_text("utf-8").lower().splitlines()
     rows = [line.split("\t") for line in lines if line[0] != "#"]
     known = [(float(judged), unit[a] @ unit[b]) for a, b, judged in rows if a in unit and b in unit]
-    return np.array(known).T  # (2, pairs)
+    return np.array(known).reshape(-1, 2).T  # (2, pairs)
 
 
 def score(words: list[str], vectors: np.ndarray, analogies: int = 10_000) -> dict[str, float]:
@@ -166,7 +194,11 @@ def score(words: list[str], vectors: np.ndarray, analogies: int = 10_000) -> dic
 
     Returns:
         Spearman's ρ on WordSim-353 and SimLex-999, the share of analogies right.
+
+    Raises:
+        ValueError: there is not one vector a word, a word comes twice, or a test has no known pair.
     """
+    check_vectors(words, vectors)
     kv = KeyedVectors(vectors.shape[1])
     kv.add_vectors(words, vectors)
     row = {
@@ -176,3 +208,40 @@ def score(words: list[str], vectors: np.ndarray, analogies: int = 10_000) -> dic
     if analogies:
         row["analogies"] = kv.evaluate_word_analogies(datapath("questions-words.txt"), analogies)[0]
     return row
+
+
+def check_window(window: int) -> None:
+    """Raises ValueError where a window reaches no neighbour."""
+    if window < 1:
+        raise ValueError(f"window must be at least 1 word, got {window}")
+
+
+def check_corpus(sentences: list[list[int]], V: int, window: int) -> None:
+    """Raises ValueError where the arguments of `cooccurrences` do not fit together."""
+    check_window(window)
+    if not sentences:
+        raise ValueError("sentences must hold at least one sentence, got none")
+    filled = [ids for ids in sentences if len(ids)]
+    low, high = min(map(min, filled), default=0), max(map(max, filled), default=0)
+    if low < 0 or high >= V:
+        raise ValueError(f"sentences must hold ids from 0 to V − 1 = {V - 1}, got {low if low < 0 else high}")
+
+
+def check_counts(counts: np.ndarray) -> None:
+    """Raises ValueError where counts make no probabilities."""
+    if not (counts >= 0).all() or not (counts > 0).any():
+        raise ValueError("counts must be 0 or more, and one of them positive")
+
+
+def check_width(matrix: sp.csr_matrix, C: int) -> None:
+    """Raises ValueError where a matrix has no C singular vectors."""
+    if not 1 <= C <= min(matrix.shape):
+        raise ValueError(f"C must be from 1 to {min(matrix.shape)}, the matrix's size, got {C}")
+
+
+def check_vectors(words: list[str], vectors: np.ndarray) -> None:
+    """Raises ValueError where vectors do not belong to words one to one."""
+    if len(words) != len(vectors):
+        raise ValueError(f"vectors must have one row a word, got {len(vectors)} rows and {len(words)} words")
+    if len(set(words)) != len(words):
+        raise ValueError("words must differ, and one of them comes twice")
