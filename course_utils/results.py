@@ -47,18 +47,16 @@ def run(name: str) -> None:
     versions = {package: version(package) for package in PACKAGES} | {"python": platform.python_version()}
     old = load(name) if path.is_file() else {}
     done = old.get("rows", []) if old.get("versions") == versions else []
-    rows = []
-    for key, measure in EXPERIMENTS[name]():
-        row = next((r for r in done if key.items() <= r.items()), None)
-        if row is None:
+    tasks = list(EXPERIMENTS[name]())
+    rows = [next((row for row in done if key.items() <= row.items()), None) for key, _ in tasks]
+    for i, (key, measure) in enumerate(tasks):
+        if rows[i] is None:
             start = time.perf_counter()
-            row = key | measure()
-            row["seconds"] = round(time.perf_counter() - start, 1)
-            print(json.dumps(row), flush=True)
-        rows.append(row)
-        _store(
-            path, {"command": f"python -m course_utils.results {name}", "versions": versions, "rows": rows}
-        )
+            rows[i] = key | measure()
+            rows[i]["seconds"] = round(time.perf_counter() - start, 1)
+            print(json.dumps(rows[i]), flush=True)
+        command = f"python -m course_utils.results {name}"
+        _store(path, {"command": command, "versions": versions, "rows": [row for row in rows if row]})
 
 
 def _store(path: Path, result: dict) -> None:
@@ -111,7 +109,7 @@ def _glove() -> Row:
     return _measured([words[i] for i in keep], np.asarray(vectors[keep]))
 
 
-SKIP_GRAM = {"sg": 1, "epochs": 3, "sample": 3e-5, "alpha": 0.05}
+SKIP_GRAM = {"sg": 1, "epochs": 3, "sample": 3e-5, "alpha": 0.1}
 CBOW = {"sg": 0, "epochs": 5, "sample": 1e-4, "alpha": 0.1}
 
 
@@ -121,12 +119,14 @@ def word_vectors() -> Iterator[Task]:
     for seed in range(5):
         yield {"model": "random", "seed": seed}, partial(_random, seed)
         yield {"model": "PPMI + SVD", "seed": seed}, partial(_counted, seed)
-        yield {"model": "CBOW", "seed": seed}, partial(_word2vec, seed, **CBOW)
-        yield {"model": "skip-gram", "seed": seed}, partial(_word2vec, seed, **SKIP_GRAM)
+        yield {"model": "CBOW", "seed": seed, **CBOW}, partial(_word2vec, seed, **CBOW)
+        yield {"model": "skip-gram", "seed": seed, **SKIP_GRAM}, partial(_word2vec, seed, **SKIP_GRAM)
     for seed in range(3):
-        for share in (1 / 16, 1 / 8, 1 / 4, 1 / 2):
-            key = {"share": share, "seed": seed}
-            yield key, partial(_word2vec, seed, share, **SKIP_GRAM)
+        for share in (1 / 8, 1 / 4, 1 / 2):
+            passes = round(SKIP_GRAM["epochs"] / share)  # as many steps on less text: only the text differs
+            settings = SKIP_GRAM | {"epochs": passes}
+            key = {"share": share, "seed": seed, **settings}
+            yield key, partial(_word2vec, seed, share, **settings)
     for sg in (1, 0):
         for alpha in (0.025, 0.05, 0.1):
             for sample in (1e-3, 1e-4, 3e-5):
