@@ -26,10 +26,13 @@ def pytest_configure(config: pytest.Config) -> None:
 
 def pytest_collection_finish(session: pytest.Session) -> None:
     """Where notebooks will run: fetch what they need, then cut their kernels off the network."""
-    if any(_notebook(item) for item in session.items) and not session.config.option.collectonly:
+    pages = {_notebook(item).partition("_")[0] for item in session.items} - {""}
+    if pages and not session.config.option.collectonly:
         from course_utils import data
 
-        data.fetch_all()
+        for asset in data.assets().values():
+            if asset.archive and pages.intersection(asset.notebooks):
+                data.fetch(asset.name)
     os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(OFFLINE), os.environ.get("PYTHONPATH")]))
 
 

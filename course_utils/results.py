@@ -60,7 +60,10 @@ def run(name: str) -> None:
 
 
 def _store(path: Path, result: dict) -> None:
-    result = {"date": date.today().isoformat(), "seconds": sum(r["seconds"] for r in result["rows"])} | result
+    result = {
+        "date": date.today().isoformat(),
+        "seconds": round(sum(r["seconds"] for r in result["rows"])),
+    } | result
     path.parent.mkdir(exist_ok=True)
     partial_file = path.with_suffix(".partial")
     partial_file.write_text(json.dumps(result, indent=1) + "\n", "utf-8")
