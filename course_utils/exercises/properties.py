@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from types import CodeType
 
 import numpy as np
 import torch
@@ -10,40 +11,73 @@ import torch
 from course_utils.exercises import expect
 
 
-def returned(value: object) -> object:
-    """Pass a result on.
+def numbers(value: object, what: str, nan: str = "") -> np.ndarray:
+    """The result as a float64 array of any shape: from a tensor, an array, a number, or lists of these.
+
+    Args:
+        value: what the reader's function returned.
+        what: its name in the diagnosis.
+        nan: where a NaN is likely to come from in this exercise.
 
     Raises:
-        Wrong: it is None.
+        Wrong: it is None, no array of real numbers, or holds a NaN or an infinity.
     """
     expect(value is not None, "your function returned None: is a return missing?")
-    return value
+    kind = type(value).__name__
+    try:
+        result = np.asarray(_plain(value))
+    except (TypeError, ValueError):  # parts of different shapes
+        expect(not isinstance(value, tuple), f"return {what} alone, not a tuple of several things")
+        expect(False, f"{what} should be numbers in rows of one length, got {kind}")
+    expect(
+        result.dtype.kind in "biuf",
+        f"{what} should be numbers in a list, an array or a tensor, got {kind}",
+    )
+    expect(not np.isnan(result).any(), f"{what} holds NaN" + (f": {nan}" if nan else ""))
+    expect(np.isfinite(result).all(), f"{what} holds an infinite number")
+    return result.astype(np.float64)
 
 
-def array(value: object, shape: tuple[int, ...], what: str) -> np.ndarray:
+def array(
+    value: object,
+    shape: tuple[int, ...],
+    what: str,
+    shapes: Mapping[tuple[int, ...], str] | None = None,
+    nan: str = "",
+) -> np.ndarray:
     """The result as a float64 array of the given shape.
 
+    Args:
+        value: what the reader's function returned.
+        shape: the shape it should have.
+        what: its name in the diagnosis.
+        shapes: what a result of another shape tells about the answer.
+        nan: where a NaN is likely to come from in this exercise.
+
     Raises:
-        Wrong: it is no array of numbers, has another shape, or holds a NaN or an infinity.
+        Wrong: it is no array of finite numbers, or has another shape.
     """
-    value = returned(value)
-    raw = value.detach().cpu() if isinstance(value, torch.Tensor) else value
-    try:
-        result = np.asarray(raw, dtype=np.float64)
-    except (TypeError, ValueError):
-        expect(False, f"{what} should be numbers, got {type(value).__name__}")
-    expect(result.shape == shape, f"{what} should have shape {shape}, got {result.shape}")
-    expect(not np.isnan(result).any(), f"{what} holds NaN: look for 0 · log 0, 0 / 0, or softmax of only −∞")
-    expect(np.isfinite(result).all(), f"{what} holds an infinite number")
+    result = numbers(value, what, nan)
+    if result.shape != shape:
+        known = (shapes or {}).get(result.shape)
+        expect(False, known or f"{what} should have shape {shape}, got {result.shape}")
     return result
 
 
-def sums_to_one(weights: np.ndarray, axis: int, what: str) -> None:
+def _plain(value: object) -> object:
+    """Tensors, also those in lists, as arrays NumPy can stack."""
+    if isinstance(value, torch.Tensor):
+        value = value.detach().cpu()
+        return (value.float() if value.dtype == torch.bfloat16 else value).numpy()
+    return [_plain(part) for part in value] if isinstance(value, list | tuple) else value
+
+
+def sums_to_one(weights: np.ndarray, axis: int, what: str, tolerance: float = 1e-5) -> None:
     """Raises Wrong unless weights are non-negative and sum to 1 along an axis."""
     expect((weights >= 0).all(), f"{what} has a negative entry; probabilities cannot")
     totals = weights.sum(axis)
     worst = float(totals.flat[np.abs(totals - 1).argmax()])
-    expect(abs(worst - 1) < 1e-5, f"{what} should sum to 1, got {worst:.4g}")
+    expect(abs(worst - 1) < tolerance, f"{what} should sum to 1, got {worst:.4g}")
 
 
 def does_not_leak(function: Callable[[torch.Tensor], torch.Tensor], x: torch.Tensor) -> None:
@@ -53,7 +87,7 @@ def does_not_leak(function: Callable[[torch.Tensor], torch.Tensor], x: torch.Ten
         changed = x.clone()
         changed[later:] += 1.0
         moved = (function(changed)[:later] - before[:later]).abs().max()
-        expect(moved < 1e-6, f"row {later - 1} changed when word {later} did: the future leaks into the past")
+        expect(moved < 1e-5, f"row {later - 1} changed when word {later} did: the future leaks into the past")
 
 
 def gradient_of(loss: Callable[[np.ndarray], float], x: np.ndarray, step: float = 1e-6) -> np.ndarray:
@@ -64,3 +98,25 @@ def gradient_of(loss: Callable[[np.ndarray], float], x: np.ndarray, step: float 
         nudge[index] = step
         gradient[index] = (loss(x + nudge) - loss(x - nudge)) / (2 * step)
     return gradient
+
+
+def ratio_of(a: np.ndarray, b: np.ndarray) -> float | None:
+    """The number r with a = r · b, to 1 part in 1,000, or None where a is no multiple of b."""
+    ratio = float(a.ravel() @ b.ravel() / (b.ravel() @ b.ravel()))
+    return ratio if abs(a - ratio * b).max() < 1e-3 * abs(ratio * b).max() else None
+
+
+def signed(x: float, decimals: int = 3) -> str:
+    """A number for a diagnosis, with a true minus sign, and none before a zero."""
+    return f"{round(x, decimals) + 0.0:.{decimals}f}".replace("-", "−")
+
+
+def names_in(answer: Callable) -> set[str]:
+    """The global names and attributes a function uses, those of functions defined inside it too."""
+    names, codes = set(), [getattr(answer, "__code__", None)]
+    while codes:
+        code = codes.pop()
+        if isinstance(code, CodeType):
+            names |= set(code.co_names)
+            codes += code.co_consts
+    return names
