@@ -181,6 +181,21 @@ def test_padding_mask_by_its_definition(device):
     assert mask[:, 0].tolist() == [[s < n for s in range(5)] for n in lengths]
 
 
+def test_padding_mask_lies_where_the_lengths_do():
+    """On the device without memory, which every machine has."""
+    assert padding_mask(torch.tensor([3, 1], device="meta"), 4).device.type == "meta"
+
+
+@DTYPES
+@pytest.mark.parametrize("size", [-1e30, -1e3, 1e3, 1e30])
+def test_scores_of_any_size_meet_a_mask(dtype, size):
+    """Equal scores, however low: equal weights on the open cells, none on the closed ones."""
+    q, k = torch.full((5, 1), size, dtype=dtype), torch.ones(5, 1, dtype=dtype)
+    weights = attention(q, k, k, causal_mask(5))[1]
+    expected = torch.ones(5, 5, dtype=dtype).tril() / torch.arange(1, 6)[:, None]
+    assert (weights - expected).abs().max() <= TOLERANCE[dtype]
+
+
 def test_nothing_to_look_at_and_nobody_to_look():
     """No key at all: an output of 0. No query: no row."""
     assert not attention(torch.ones(2, 3), torch.ones(0, 3), torch.ones(0, 4))[0].any()
@@ -201,7 +216,7 @@ Q, K, V = (2, 5, 3), (2, 4, 3), (2, 4, 6)  # (B, T, hs), (B, S, hs), (B, S, hs')
         ((Q, K, V), torch.ones(5, 4, dtype=torch.long), "mask must be bool"),
         ((Q, K, V), causal_mask(5), "mask must spread to (..., T = 5, S = 4), got shape (5, 5)"),
         ((Q, K, V), causal_mask(4), "mask must spread to (..., T = 5, S = 4), got shape (4, 4)"),
-        ((Q, K, V), causal_mask(4)[None].expand(3, 4, 4), "mask must spread to"),
+        ((Q, K, V), torch.ones(3, 5, 4, dtype=torch.bool), "got shape (3, 5, 4)"),
         (((2, 1, 3), K, V), causal_mask(4), "mask must spread to (..., T = 1, S = 4), got shape (4, 4)"),
     ],
 )

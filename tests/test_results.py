@@ -2,7 +2,11 @@
 
 import json
 from collections import Counter
+from datetime import date
+from functools import partial
+from itertools import count
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -54,16 +58,16 @@ def test_a_result_that_is_not_there_tells_the_command(toy):
         results.load("toy")
 
 
-def test_a_run_stores_all_that_tells_how_it_was_made(toy, capsys):
+def test_a_run_stores_all_that_tells_how_it_was_made(toy, monkeypatch, capsys):
+    """On a clock that goes 1.5 seconds a look."""
+    monkeypatch.setattr(results, "time", SimpleNamespace(perf_counter=partial(next, count(0, 1.5))))
     results.run("toy")
     stored = results.load("toy")
     assert stored["command"] == "python -m course_utils.results toy"
     assert stored["versions"].keys() == {*results.PACKAGES, "python"}
-    assert stored["seconds"] == sum(row["seconds"] for row in stored["rows"])
-    assert stored["date"].count("-") == 2
-    assert [{k: row[k] for k in row if k != "seconds"} for row in stored["rows"]] == [
-        {"key": key, "half": 0.5, "value": ord(key)} for key in "abcd"
-    ]
+    assert stored["seconds"] == 4 * 1.5
+    assert date.fromisoformat(stored["date"]) <= date.today()
+    assert stored["rows"] == [{"key": key, "half": 0.5, "value": ord(key), "seconds": 1.5} for key in "abcd"]
     assert [json.loads(line) for line in capsys.readouterr().out.splitlines()] == stored["rows"]
 
 
@@ -170,5 +174,5 @@ def test_what_is_stored_is_the_whole_experiment_in_its_order(name):
     keys = [key for key, _ in results.EXPERIMENTS[name]()]
     assert len(stored["rows"]) == len(keys)
     assert all(key.items() <= row.items() for key, row in zip(keys, stored["rows"], strict=True))
-    assert stored["seconds"] == sum(row["seconds"] for row in stored["rows"])
+    assert stored["seconds"] == pytest.approx(sum(row["seconds"] for row in stored["rows"]), abs=0.5)
     assert stored["command"] == f"python -m course_utils.results {name}"

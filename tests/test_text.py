@@ -77,6 +77,11 @@ def test_tokens_are_as_long_as_they_can_be(raw):
     assert len(tokenise(normal)) == sum(letter) - side_by_side - over_apostrophe
 
 
+def test_apostrophes_stay_inside_words_only():
+    text = "'tis the fo'c's'le's dogs' rock''n'roll'"
+    assert tokenise(text) == ["tis", "the", "fo'c's'le's", "dogs", "rock", "n'roll"]
+
+
 @quick
 @given(PROSE)
 def test_sentences_lose_white_space_only_and_split_everywhere_they_should(raw):

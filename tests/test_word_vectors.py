@@ -197,7 +197,7 @@ def test_words_alone_meet_nobody(corpus):
     [
         ([], "sentences must hold at least one sentence"),
         ([[0, 6]], "sentences must hold ids from 0 to V − 1 = 5, got 6"),
-        ([[0, 1], [2, -1, 9]], "sentences must hold ids from 0 to V − 1 = 5, got -1"),
+        ([[0, 1], [2, -1, 0]], "sentences must hold ids from 0 to V − 1 = 5, got -1"),
     ],
 )
 def test_a_corpus_that_cannot_be_counted_is_refused(corpus, message):
