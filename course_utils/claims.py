@@ -76,6 +76,7 @@ def verdict(claim: str, status: str, *, because: str, evidence: object) -> Verdi
             COURSE_SIZE changed the card says so instead, since the record describes the defaults.
     """
     row = _known(claim, status, evidence)
+    _given.pop(claim, None)  # a cell run again must earn its verdict again
     problem = ""
     if evidence is not None and not bool(evidence):
         problem = f"the evidence for {status!r} does not hold"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import html
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -216,3 +216,19 @@ def scatter_words(
         ax.legend()
     place = {"xytext": (4, 3), "textcoords": "offset points", "fontsize": 8.5}
     return [ax.annotate(word, point, **place) for word, point in zip(words, xy, strict=True)]
+
+
+def seeds(ax: Axes, runs: Mapping[str, Sequence[float]], live: Mapping[str, float] | None = None) -> None:
+    """Draw each model's runs as dots on a line of its own, and the run just made as a cross.
+
+    Args:
+        ax: where to draw; the caller sets title and x label.
+        runs: a model's scores, one a seed.
+        live: the score a model has just earned, where there is one.
+    """
+    for y, (name, values) in enumerate(runs.items()):
+        ax.plot(values, [y] * len(values), "o", color=COLOURS[0], alpha=0.6)
+        if live and name in live:
+            ax.plot(live[name], y, "x", color="black")
+    ax.set_yticks(range(len(runs)), runs)
+    ax.set_ylabel("model")

@@ -106,10 +106,11 @@ def _random(seed: int) -> Row:
 
 
 def _glove() -> Row:
-    known = _corpus()[1].ids
+    """GloVe's vectors of our words, in our order: the analogies' most frequent words are then the same."""
     words, vectors = corpora.glove()
-    keep = [i for i, word in enumerate(words) if word in known]
-    return _measured([words[i] for i in keep], np.asarray(vectors[keep]))
+    place = {word: i for i, word in enumerate(words)}
+    shared = [word for word in _corpus()[1].words if word in place]
+    return _measured(shared, np.asarray(vectors[[place[word] for word in shared]]))
 
 
 SKIP_GRAM = {"sg": 1, "epochs": 3, "sample": 3e-5, "alpha": 0.1}
