@@ -120,6 +120,8 @@ def cooccurrences(sentences: list[list[int]], V: int, window: int) -> sp.csr_mat
 
     Raises:
         ValueError: there is no sentence, an id is not one of 0 … V − 1, or window is less than 1.
+
+    Source: Levy, Goldberg & Dagan 2015, section 3.1 (dynamic context window).
     """
     check_corpus(sentences, V, window)
     gap = [-1] * window  # keeps the end of one sentence away from the start of the next
@@ -134,12 +136,14 @@ def cooccurrences(sentences: list[list[int]], V: int, window: int) -> sp.csr_mat
 
 
 def ppmi(counts: sp.csr_matrix, power: float = 0.75) -> sp.csr_matrix:
-    """Positive pointwise mutual information, max(0, log P(w, c) / (P(w) P(c)ᵖ)), of co-occurrences (V, V).
+    """Positive pointwise mutual information, max(0, log P(w, c) / (P(w) Pₐ(c))), of co-occurrences (V, V).
+
+    Pₐ(c) = n(c)ᵃ / Σ n(c′)ᵃ smooths the contexts, with a = `power`.
 
     Raises:
         ValueError: a count is negative, or none is positive.
 
-    Source: Levy, Goldberg & Dagan 2015, section 3.1 (`power` smooths the contexts).
+    Source: Levy, Goldberg & Dagan 2015, section 3.2 (context distribution smoothing).
     """
     joint = counts.tocoo()
     rows = np.asarray(counts.sum(1)).ravel()  # (V,)

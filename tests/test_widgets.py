@@ -159,6 +159,15 @@ def test_a_heatmap_writes_its_values_readably():
         heatmap(ax, matrix, WORDS, WORDS)
 
 
+def test_each_model_has_a_line_of_its_own_and_a_cross_where_it_just_ran():
+    _, ax = plt.subplots()
+    plots.seeds(ax, {"small": [0.1, 0.2], "large": [0.3]}, {"large": 0.31})
+    drawn = [(line.get_xdata().tolist(), set(line.get_ydata()), line.get_marker()) for line in ax.lines]
+    assert drawn == [([0.1, 0.2], {0}, "o"), ([0.3], {1}, "o"), ([0.31], {1}, "x")]
+    assert [tick.get_text() for tick in ax.get_yticklabels()] == ["small", "large"]
+    plt.close("all")
+
+
 def test_words_on_a_plane_differ_by_marker_as_well_as_colour():
     _, ax = plt.subplots()
     notes = scatter_words(ax, np.arange(6).reshape(3, 2), WORDS, ["a", "b", "a"])
