@@ -17,11 +17,9 @@ _budgets: dict[str, dict[str, int]] = {}
 
 def pytest_configure(config: pytest.Config) -> None:
     """Stored outputs describe the default settings, so every run uses them."""
-    quiet = {"COURSE_QUIET": "1", "HF_HUB_OFFLINE": "1", "HF_HUB_DISABLE_PROGRESS_BARS": "1"}
-    os.environ.update(
-        {"COURSE_MODELS": "embedded", "COURSE_SIZE": "small", "TOKENIZERS_PARALLELISM": "false"}
-    )
-    os.environ.update(quiet)
+    os.environ.update({"COURSE_MODELS": "embedded", "COURSE_SIZE": "small", "COURSE_QUIET": "1"})
+    os.environ.update({"HF_HUB_OFFLINE": "1", "HF_HUB_DISABLE_PROGRESS_BARS": "1"})
+    os.environ["TOKENIZERS_PARALLELISM"] = "false"
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:

@@ -49,14 +49,15 @@ def run(name: str) -> None:
     done = old.get("rows", []) if old.get("versions") == versions else []
     tasks = list(EXPERIMENTS[name]())
     rows = [next((row for row in done if key.items() <= row.items()), None) for key, _ in tasks]
+    head = {"command": f"python -m course_utils.results {name}", "versions": versions}
     for i, (key, measure) in enumerate(tasks):
         if rows[i] is None:
             start = time.perf_counter()
             rows[i] = key | measure()
             rows[i]["seconds"] = round(time.perf_counter() - start, 1)
             print(json.dumps(rows[i]), flush=True)
-        command = f"python -m course_utils.results {name}"
-        _store(path, {"command": command, "versions": versions, "rows": [row for row in rows if row]})
+            _store(path, head | {"rows": [row for row in rows if row]})
+    _store(path, head | {"rows": rows})  # once more: rows no experiment asks for any longer are gone
 
 
 def _store(path: Path, result: dict) -> None:
