@@ -19,7 +19,7 @@ from course_utils.runtime import DATA
 from course_utils.splits import story_split
 
 END = "<|endoftext|>"
-PIECES = 8000
+PIECES = 4096
 FILE = DATA / "stories_bpe.json"
 
 
