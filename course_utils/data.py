@@ -419,17 +419,12 @@ def _undownloaded(archive: Archive, url: str, target: Path, cause: Exception) ->
 
 def _bar(archive: Archive, show: bool) -> Callable | None:
     """What pypi-simple calls to show progress; None where a bar would end up in a log or a stored output."""
-    if not show or os.environ.get("COURSE_QUIET") or not (sys.stderr.isatty() or _in_notebook()):
+    if not show or not runtime.shows_progress():
         return None
     from tqdm.auto import tqdm
 
     options = {"desc": archive.package, "unit": "B", "unit_scale": True, "leave": False}
     return lambda length: tqdm(total=length or archive.size, **options)
-
-
-def _in_notebook() -> bool:
-    get_ipython = getattr(sys.modules.get("IPython"), "get_ipython", lambda: None)
-    return hasattr(get_ipython(), "kernel")
 
 
 # --- ahead of a flight: fetch all, list all -----------------------------------------------------------------

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -66,3 +67,9 @@ def generator(seed: int):
     import torch
 
     return torch.Generator("cpu").manual_seed(seed)
+
+
+def shows_progress() -> bool:
+    """Whether a progress bar has somebody to look at it: a terminal or notebook, and COURSE_QUIET not set."""
+    get_ipython = getattr(sys.modules.get("IPython"), "get_ipython", lambda: None)
+    return not os.environ.get("COURSE_QUIET") and (sys.stderr.isatty() or hasattr(get_ipython(), "kernel"))

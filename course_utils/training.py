@@ -1,0 +1,287 @@
+"""One training loop for every model of the course, stopped and gone on with at any step."""
+
+from __future__ import annotations
+
+import json
+import math
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import lru_cache
+from pathlib import Path
+
+import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
+from torch import nn
+from tqdm.auto import tqdm
+
+from course_utils.optim import warmup_cosine
+from course_utils.runtime import generator, shows_progress
+
+__taught__ = ["shuffled", "train"]
+
+POOL = 50  # batches sorted by length together
+
+
+@dataclass(frozen=True)
+class Options:
+    """How to train.
+
+    Attributes:
+        steps: updates of the whole run.
+        lr: peak learning rate, reached after `warmup` steps, then down half a cosine to 0.
+        warmup: steps up to the peak; 0 for none.
+        clip: gradients longer than this are shortened to it.
+        weight_decay: AdamW's, on matrices alone.
+        betas: AdamW's.
+        seed: of dropout; the batches have their own.
+        every: steps between two validations, and between two checkpoints.
+        patience: stop after so many validations in a row without a new best and go back to that; 0: never.
+        mixed: matrix products in half precision; None: on a GPU alone. Processors with AVX-512 BF16 gain too.
+        checkpoint: a safetensors file to keep the run in and go on from; None: nothing is kept.
+
+    Raises:
+        ValueError: fewer than one step, or a rate or norm that is not positive.
+    """
+
+    steps: int
+    lr: float = 1e-3
+    warmup: int = 100
+    clip: float = 1.0
+    weight_decay: float = 0.01
+    betas: tuple[float, float] = (0.9, 0.98)
+    seed: int = 0
+    every: int = 200
+    patience: int = 0
+    mixed: bool | None = None
+    checkpoint: Path | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot train."""
+        for name in ("steps", "lr", "clip", "every"):
+            if not getattr(self, name) > 0:
+                raise ValueError(f"{name} must be above 0, got {getattr(self, name)}")
+
+
+@dataclass
+class History:
+    """What happened: the loss and the gradient's norm at each step, and (step, value) of each validation."""
+
+    loss: list[float] = field(default_factory=list)
+    norm: list[float] = field(default_factory=list)
+    valid: list[tuple[int, float]] = field(default_factory=list)
+
+
+def shuffled(
+    N: int, B: int, seed: int = 0, lengths: torch.Tensor | None = None
+) -> Callable[[int], torch.Tensor]:
+    """A function from the step to the indices of its batch; each epoch a new order, alike on every machine.
+
+    Args:
+        N: examples.
+        B: examples a batch; an epoch's last few that fill none are left out.
+        seed: of the orders.
+        lengths: (N,) where given, examples of like length share a batch, so that little is padding.
+
+    Raises:
+        ValueError: a batch larger than the data, or lengths of another number.
+    """
+    check_batches(N, B, lengths)
+
+    @lru_cache(maxsize=1)
+    def epoch(number: int) -> list[torch.Tensor]:
+        draw = generator(seed * 1_000_003 + number)
+        order = torch.randperm(N, generator=draw)
+        if lengths is not None:
+            pools = order.split(POOL * B)
+            order = torch.cat([pool[lengths[pool].argsort(stable=True)] for pool in pools])
+        rows = order[: N // B * B].split(B)
+        return [rows[i] for i in torch.randperm(len(rows), generator=draw)]
+
+    return lambda step: epoch(step // (N // B))[step % (N // B)]
+
+
+def check_batches(N: int, B: int, lengths: torch.Tensor | None) -> None:
+    """Raises ValueError where N examples give no batch of B, or have another number of lengths."""
+    if not 0 < B <= N:
+        raise ValueError(f"B must lie in [1, N = {N}], got {B}")
+    if lengths is not None and lengths.shape != (N,):
+        raise ValueError(f"lengths must be (N = {N},), got shape {tuple(lengths.shape)}")
+
+
+def train(
+    model: nn.Module,
+    batch: Callable[[int], object],
+    loss: Callable[[nn.Module, object], torch.Tensor],
+    options: Options,
+    validate: Callable[[nn.Module], float] | None = None,
+) -> History:
+    """Train with AdamW; on a GPU in mixed precision. An interrupt finishes the step, saves and returns.
+
+    Args:
+        model: on its device already; left in evaluation mode.
+        batch: from the step to what `loss` needs; a function of the step alone, so that a run can be resumed.
+        loss: from the model and a batch to what is minimised.
+        options: see `Options`. Where its checkpoint exists the run goes on from there.
+        validate: from the model to a number, smaller being better, called every `every` steps.
+
+    Returns:
+        Losses, gradient norms and validations of the whole run, resumed parts included.
+
+    Raises:
+        FloatingPointError: the loss is no longer finite; names the step. The last checkpoint stays.
+        ValueError: the checkpoint is another model's.
+    """
+    run = Run(model, options)
+    with interrupts() as interrupted, run.progress() as bar:
+        while run.step < options.steps and not run.patience_ended() and not interrupted():
+            torch.manual_seed(options.seed * 1_000_003 + run.step)  # dropout: a function of the step alone
+            model.train()
+            with run.autocast():
+                value = loss(model, batch(run.step))
+            run.descend(value)
+            bar.update()
+            if run.step % options.every == 0 or run.step == options.steps:
+                run.validate(validate)
+                run.save()
+        run.save()
+    return run.finish()
+
+
+class Run:
+    """A training run's state: model, optimiser, step, history, best weights so far."""
+
+    def __init__(self, model: nn.Module, options: Options) -> None:
+        """Start afresh, or from the options' checkpoint."""
+        self.model, self.options = model, options
+        self.step, self.history, self.best = 0, History(), {}
+        self.device = next(model.parameters()).device.type
+        self.mixed = self.device == "cuda" if options.mixed is None else options.mixed
+        fp16 = self.device == "cuda" and not torch.cuda.is_bf16_supported(
+            including_emulation=False
+        )  # a T4, say
+        self.half = torch.float16 if fp16 else torch.bfloat16
+        self.scaler = torch.amp.GradScaler(self.device, enabled=self.mixed and fp16)
+        self.optimiser = torch.optim.AdamW(
+            _groups(model, options), lr=options.lr, betas=options.betas, fused=self.device in ("cpu", "cuda")
+        )
+        if options.checkpoint and Path(options.checkpoint).is_file():
+            self.load(Path(options.checkpoint))
+
+    def autocast(self) -> torch.autocast:
+        """Mixed precision: bfloat16, or on a GPU that has none float16, with a scaler."""
+        return torch.autocast(self.device, self.half, enabled=self.mixed)
+
+    def progress(self) -> tqdm:
+        """A bar over the steps, gone when done; none where COURSE_QUIET asks for none."""
+        off = not shows_progress()
+        return tqdm(initial=self.step, total=self.options.steps, unit="step", leave=False, disable=off)
+
+    def descend(self, value: torch.Tensor) -> None:
+        """One update: backward, clip, step."""
+        if not math.isfinite(number := value.item()):
+            raise FloatingPointError(f"loss is {number} at step {self.step}: lower lr, or look at the data")
+        rate = self.options.lr * warmup_cosine(self.step, self.options.steps, self.options.warmup)
+        for group in self.optimiser.param_groups:
+            group["lr"] = rate
+        self.optimiser.zero_grad()
+        self.scaler.scale(value).backward()
+        self.scaler.unscale_(self.optimiser)
+        norm = nn.utils.clip_grad_norm_(self.model.parameters(), self.options.clip)
+        self.scaler.step(self.optimiser)
+        self.scaler.update()
+        self.history.loss.append(number)
+        self.history.norm.append(norm.item())
+        self.step += 1
+
+    def validate(self, validate: Callable[[nn.Module], float] | None) -> None:
+        """Measure the model without dropout or gradients; with patience, remember the best weights."""
+        if validate is None:
+            return
+        self.model.eval()
+        with torch.no_grad():
+            value = float(validate(self.model))
+        self.history.valid.append((self.step, value))
+        if self.options.patience and value == min(v for _, v in self.history.valid):
+            self.best = {name: p.detach().clone() for name, p in self.model.named_parameters()}
+
+    def patience_ended(self) -> bool:
+        """Whether the last `patience` validations all missed the best."""
+        values = [value for _, value in self.history.valid]
+        patience = self.options.patience
+        return bool(patience) and len(values) > patience and min(values[-patience:]) > min(values)
+
+    def finish(self) -> History:
+        """Leave the best weights, where they were kept, in the model, and the model in evaluation mode."""
+        self.model.eval()
+        with torch.no_grad():
+            for name, p in self.model.named_parameters():
+                p.copy_(self.best.get(name, p))
+        return self.history
+
+    def save(self) -> None:
+        """Write the checkpoint whole or not at all."""
+        if not self.options.checkpoint:
+            return
+        tensors = {}
+        for name, p in self.model.named_parameters():
+            tensors[f"model.{name}"] = p.detach().contiguous()
+            tensors |= {f"optimiser.{key}.{name}": value for key, value in self.optimiser.state[p].items()}
+        tensors |= {f"best.{name}": value for name, value in self.best.items()}
+        metadata = {"history": json.dumps(self.history.__dict__), "scale": str(self.scaler.get_scale())}
+        file = Path(self.options.checkpoint)
+        file.parent.mkdir(parents=True, exist_ok=True)
+        partial_file = file.with_suffix(".partial")
+        save_file(tensors, partial_file, metadata)
+        partial_file.replace(file)
+
+    def load(self, file: Path) -> None:
+        """Take up a run where its checkpoint left it."""
+        with safe_open(file, "pt", device=self.device) as stored, torch.no_grad():
+            keys = set(stored.keys())
+            for name, p in self.model.named_parameters():
+                if f"model.{name}" not in keys or stored.get_slice(f"model.{name}").get_shape() != [*p.shape]:
+                    raise ValueError(f"checkpoint {file.name} is another model's: {name} does not fit")
+                p.copy_(stored.get_tensor(f"model.{name}"))
+                if f"best.{name}" in keys:
+                    self.best[name] = stored.get_tensor(f"best.{name}")
+                state = {"step", "exp_avg", "exp_avg_sq"}
+                kept = {key: stored.get_tensor(f"optimiser.{key}.{name}") for key in state}
+                self.optimiser.state[p] = kept
+            history = json.loads(stored.metadata()["history"])
+        history["valid"] = [(step, value) for step, value in history["valid"]]
+        self.history = History(**history)
+        self.step = len(self.history.loss)
+
+
+def _groups(model: nn.Module, options: Options) -> list[dict]:
+    """Weight decay pulls on matrices, not on biases and gains."""
+    matrices = [p for p in model.parameters() if p.dim() > 1]
+    others = [p for p in model.parameters() if p.dim() < 2]
+    return [
+        {"params": matrices, "weight_decay": options.weight_decay},
+        {"params": others, "weight_decay": 0.0},
+    ]
+
+
+@contextmanager
+def interrupts() -> Iterator[Callable[[], bool]]:
+    """Turn an interrupt into a question the loop asks between steps; a second one interrupts at once."""
+    asked = threading.Event()
+    if threading.current_thread() is not threading.main_thread():
+        yield asked.is_set
+        return
+
+    def note(number: int, frame: object) -> None:
+        if asked.is_set():
+            raise KeyboardInterrupt
+        asked.set()
+
+    before = signal.signal(signal.SIGINT, note)
+    try:
+        yield asked.is_set
+    finally:
+        signal.signal(signal.SIGINT, before)
