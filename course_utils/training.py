@@ -21,7 +21,7 @@ from tqdm.auto import tqdm
 from course_utils.optim import warmup_cosine
 from course_utils.runtime import generator, shows_progress
 
-__taught__ = ["shuffled", "train"]
+__taught__ = ["shuffled", "train", "descend"]
 
 POOL = 50  # batches sorted by length together
 
@@ -142,13 +142,53 @@ def train(
             model.train()
             with run.autocast():
                 value = loss(model, batch(run.step))
-            run.descend(value)
+            run.update(value)
             bar.update()
             if run.step % options.every == 0 or run.step == options.steps:
                 run.validate(validate)
                 run.save()
         run.save()
     return run.finish()
+
+
+def descend(
+    value: torch.Tensor,
+    model: nn.Module,
+    optimiser: torch.optim.Optimizer,
+    scaler: torch.amp.GradScaler,
+    rate: float,
+    clip: float,
+) -> tuple[float, float]:
+    """One update: backward, clip, step.
+
+    Args:
+        value: the loss, with its graph.
+        scaler: keeps float16 gradients from vanishing; does nothing where it is switched off.
+        rate: learning rate of this step.
+        clip: the longest gradient allowed.
+
+    Returns:
+        The loss and the gradient's norm before clipping.
+
+    Raises:
+        FloatingPointError: the loss is not finite; nothing has been changed then.
+    """
+    require_finite(value)
+    for group in optimiser.param_groups:
+        group["lr"] = rate
+    optimiser.zero_grad()
+    scaler.scale(value).backward()
+    scaler.unscale_(optimiser)
+    norm = nn.utils.clip_grad_norm_(model.parameters(), clip)
+    scaler.step(optimiser)
+    scaler.update()
+    return value.item(), norm.item()
+
+
+def require_finite(value: torch.Tensor) -> None:
+    """Raises FloatingPointError where a loss is NaN or infinite."""
+    if not math.isfinite(number := value.item()):
+        raise FloatingPointError(f"the loss is {number}: lower lr, or look at the data")
 
 
 class Run:
@@ -180,21 +220,13 @@ class Run:
         off = not shows_progress()
         return tqdm(initial=self.step, total=self.options.steps, unit="step", leave=False, disable=off)
 
-    def descend(self, value: torch.Tensor) -> None:
-        """One update: backward, clip, step."""
-        if not math.isfinite(number := value.item()):
-            raise FloatingPointError(f"loss is {number} at step {self.step}: lower lr, or look at the data")
-        rate = self.options.lr * warmup_cosine(self.step, self.options.steps, self.options.warmup)
-        for group in self.optimiser.param_groups:
-            group["lr"] = rate
-        self.optimiser.zero_grad()
-        self.scaler.scale(value).backward()
-        self.scaler.unscale_(self.optimiser)
-        norm = nn.utils.clip_grad_norm_(self.model.parameters(), self.options.clip)
-        self.scaler.step(self.optimiser)
-        self.scaler.update()
+    def update(self, value: torch.Tensor) -> None:
+        """One step along the gradient of the loss, noted in the history."""
+        options = self.options
+        rate = options.lr * warmup_cosine(self.step, options.steps, options.warmup)
+        number, norm = descend(value, self.model, self.optimiser, self.scaler, rate, options.clip)
         self.history.loss.append(number)
-        self.history.norm.append(norm.item())
+        self.history.norm.append(norm)
         self.step += 1
 
     def validate(self, validate: Callable[[nn.Module], float] | None) -> None:
