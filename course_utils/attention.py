@@ -158,27 +158,31 @@ class MultiHeadAttention(nn.Module):
             (B, T, C).
 
         Raises:
-            ValueError: shapes that do not fit, or a mask that is not bool or does not spread to (B, T, S).
+            ValueError: shapes that do not fit, a mask that is not bool or does not spread to (B, T, S), or
+                causal where T exceeds S.
         """
-        check_width(x, memory, self.out.in_features)
+        check_rows(x, memory, cache, self.out.in_features)
         B, T, C = x.shape
         q = self.split(self.query(x))  # (B, nh, T, hs)
         k, v = self.keys_and_values(x if memory is None else memory, cache, grows=memory is None)
-        mask, causal = join_masks(mask, causal, T, k.shape[-2], x.device)
+        mask, causal = join_masks(mask, causal, (B, T, k.shape[-2]), x.device)
         if self.keep_weights:
             y, self.weights = attention(q, k, v, causal_mask(T).to(x.device) if causal else mask)
         else:
-            check_inputs(q, k, v, mask)
             y = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=causal)
         return self.out(y.transpose(1, 2).reshape(B, T, C))  # heads side by side again: (B, T, C)
 
 
 def join_masks(
-    mask: torch.Tensor | None, causal: bool, T: int, S: int, device: torch.device
+    mask: torch.Tensor | None, causal: bool, shape: tuple[int, int, int], device: torch.device
 ) -> tuple[torch.Tensor | None, bool]:
-    """One mask for all heads, (…, 1, T, S) or None, and whether the kernel's own causal mask is enough."""
+    """One mask for all heads, (B, 1, T, S) or None, and whether the kernel's own causal mask is enough."""
+    _, T, S = shape
+    if causal and T > S:
+        raise ValueError(f"causal needs x to be the last T of S positions, got T = {T} and S = {S}")
     if mask is not None:
-        mask = mask.unsqueeze(-3)  # (B, T, S) -> (B, 1, T, S): the same for every head
+        check_mask(mask, shape)
+        mask = mask[(None,) * (3 - mask.dim())].unsqueeze(1)  # (B, 1, T, S): the same for every head
     if not causal or T == 1:  # a single query, the last position, may see all
         return mask, False
     if mask is None and T == S:
@@ -193,13 +197,31 @@ def check_heads(C: int, nh: int) -> None:
         raise ValueError(f"nh must divide the width C: C = {C} does not split into nh = {nh} heads")
 
 
-def check_width(x: torch.Tensor, memory: torch.Tensor | None, C: int) -> None:
-    """Raises ValueError unless x, and memory where there is one, are (B, T, C) with words in them."""
+def check_rows(x: torch.Tensor, memory: torch.Tensor | None, cache: KVCache | None, C: int) -> None:
+    """Raises ValueError unless x, and memory where there is one, are (B, T, C) with words in them, one B."""
     for name, value in (("x", x), ("memory", memory)):
         if value is not None and (value.dim() != 3 or value.shape[-1] != C or not value.numel()):
             raise ValueError(f"{name} must be (B, T, C = {C}) and not empty, got shape {tuple(value.shape)}")
     if memory is not None and len(memory) != len(x):
         raise ValueError(f"memory must have one row a row of x: {len(x)}, got {len(memory)}")
+    if cache is not None and len(cache) and len(cache.k) != len(x):
+        raise ValueError(f"cache must have one row a row of x: {len(x)}, got {len(cache.k)}")
+
+
+def check_mask(mask: torch.Tensor, shape: tuple[int, int, int]) -> None:
+    """Raises ValueError unless a mask is bool and spreads to (B, T, S)."""
+    check_bool(mask)
+    if mask.dim() > 3 or any(
+        n not in (1, size) for n, size in zip(reversed(mask.shape), reversed(shape), strict=False)
+    ):
+        wanted = "(B = {}, T = {}, S = {})".format(*shape)
+        raise ValueError(f"mask must spread to {wanted}, got shape {tuple(mask.shape)}")
+
+
+def check_bool(mask: torch.Tensor) -> None:
+    """Raises ValueError unless a mask is bool: numbers would be added to the scores elsewhere."""
+    if mask.dtype != torch.bool:
+        raise ValueError(f"mask must be bool, True where attending is allowed, got {mask.dtype}")
 
 
 def check_inputs(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, mask: torch.Tensor | None) -> None:
@@ -213,8 +235,7 @@ def check_inputs(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, mask: torch.
         raise ValueError(f"the batch axes of q, k and v must be equal or 1, got shapes {shapes}")
     if mask is None:
         return
-    if mask.dtype != torch.bool:
-        raise ValueError(f"mask must be bool, True where attending is allowed, got {mask.dtype}")
+    check_bool(mask)
     T, S = q.shape[-2], k.shape[-2]
     whole = all(n in (1, wanted) for n, wanted in zip(reversed(mask.shape), (S, T), strict=False))
     if not whole or not _fit(mask.shape[:-2], q.shape[:-2], k.shape[:-2]):
