@@ -101,10 +101,11 @@ def sinusoids(T: int, C: int) -> torch.Tensor:
     Source: section 3.5.
     """
     check_even(C)
-    t = torch.arange(T)[:, None]  # (T, 1)
-    frequencies = torch.exp(torch.arange(0, C, 2) * (-math.log(10_000) / C))  # (C / 2,)
+    t = torch.arange(T, dtype=torch.float64)[:, None]  # (T, 1); in float32 far angles would be off
+    frequencies = 10_000 ** (-torch.arange(0, C, 2, dtype=t.dtype) / C)  # (C / 2,)
     angles = t * frequencies  # (T, C / 2)
-    return torch.stack([angles.sin(), angles.cos()], dim=-1).flatten(1)  # (T, C / 2, 2) -> (T, C)
+    pairs = torch.stack([angles.sin(), angles.cos()], dim=-1)  # (T, C / 2, 2)
+    return pairs.flatten(1).to(torch.get_default_dtype())  # (T, C)
 
 
 def check_even(C: int) -> None:
