@@ -352,9 +352,11 @@ def recorded(model: nn.Module, *inputs, kind: str = "self_attention", **options)
     Raises:
         ValueError: the model has no such attention.
     """
-    parts = [part for name, part in model.named_modules() if name.endswith(kind)]
+    named = [item for item in model.named_modules() if isinstance(item[1], MultiHeadAttention)]
+    parts = [part for name, part in named if name.endswith(kind)]
     if not parts:
         raise ValueError(f"kind must end the name of an attention of the model, got {kind!r}")
+    before = [(part.keep_weights, part.weights) for part in parts]
     for part in parts:
         part.keep_weights = True
     try:
@@ -362,8 +364,8 @@ def recorded(model: nn.Module, *inputs, kind: str = "self_attention", **options)
             model(*inputs, **options)
         return torch.stack([part.weights for part in parts])
     finally:
-        for part in parts:
-            part.keep_weights, part.weights = False, None
+        for part, (kept, weights) in zip(parts, before, strict=True):
+            part.keep_weights, part.weights = kept, weights
 
 
 def check_ids(ids: torch.Tensor, V: int, start: int, T: int) -> None:
