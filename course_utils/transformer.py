@@ -52,7 +52,7 @@ class Config:
         eps: of the layer norms.
 
     Raises:
-        ValueError: a size below 1, a dropout outside [0, 1), or an unknown choice.
+        ValueError: a size too small, a dropout outside [0, 1), or an unknown choice.
     """
 
     V: int
@@ -83,6 +83,9 @@ class Config:
         for name in ("V", "T", "C", "nh", "layers"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+        for name in ("hidden", "segments"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"{name} must be 0 or more, got {getattr(self, name)}")
         if not 0 <= self.dropout < 1:
             raise ValueError(f"dropout must lie in [0, 1), got {self.dropout}")
 
@@ -236,6 +239,7 @@ class Embedding(nn.Module):
     ) -> torch.Tensor:
         """ids (B, T), the first of them at position `start`, and their segments (B, T) → (B, T, C)."""
         check_ids(ids, self.V, start, self.T)
+        check_segments(segments, ids, self.segments)
         x = self.tokens(ids) * self.factor  # (B, T, C)
         if self.positions is not None:
             x = x + self.positions[start : start + ids.shape[1]]  # (T, C), the same for each sequence
@@ -379,6 +383,18 @@ def check_ids(ids: torch.Tensor, V: int, start: int, T: int) -> None:
     low, high = torch.aminmax(ids)
     if low < 0 or high >= V:
         raise ValueError(f"ids must lie in [0, V = {V}), got {int(low)} to {int(high)}")
+
+
+def check_segments(segments: torch.Tensor | None, ids: torch.Tensor, table: nn.Embedding | None) -> None:
+    """Raises ValueError unless segments, where given, are one a token and each has its row in the table."""
+    if segments is None:
+        return
+    if table is None:
+        raise ValueError("segments must be None: the config has no segments")
+    if segments.shape != ids.shape or segments.min() < 0 or segments.max() >= table.num_embeddings:
+        expected = f"shape {tuple(ids.shape)} with values in [0, {table.num_embeddings})"
+        got = f"shape {tuple(segments.shape)}, {int(segments.min())} to {int(segments.max())}"
+        raise ValueError(f"segments must be of {expected}, got {got}")
 
 
 def check_memory(memory: torch.Tensor | None, cross: bool) -> None:
