@@ -35,6 +35,8 @@ def check_targets(logits: torch.Tensor, targets: torch.Tensor, smoothing: float)
     if logits.dim() != 2 or targets.shape != logits.shape[:1]:
         shapes = f"{tuple(logits.shape)} and {tuple(targets.shape)}"
         raise ValueError(f"logits and targets must be (N, V) and (N,), got {shapes}")
+    if targets.dtype not in (torch.int64, torch.int32):
+        raise ValueError(f"targets must be integers, got {targets.dtype}")
     if len(targets) and targets.max() >= logits.shape[1]:
         raise ValueError(f"targets must lie below V = {logits.shape[1]}, got {int(targets.max())}")
     if not 0 <= smoothing < 1:
