@@ -1,13 +1,25 @@
 """Intervals: they cover as often as they say, keep groups and pairs together, refuse what they cannot do."""
 
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from sacrebleu.metrics import BLEU, CHRF
 from scipy import stats
 
 from course_utils import metrics
-from course_utils.metrics import Interval, bootstrap_interval, mean_interval, paired
+from course_utils.metrics import (
+    Interval,
+    bootstrap_interval,
+    mean_interval,
+    paired,
+    prediction_interval,
+    translation_differences,
+    translation_scores,
+)
 
 SOME = np.random.default_rng(5).normal(size=40)
 FALSE_ALARM = 1e-6  # chance that a coverage test fails although the coverage lies within its stated range
@@ -140,6 +152,132 @@ def test_it_reads_well():
     assert str(Interval(0.78049, 0.79, 0.8)) == "0.790 [0.780, 0.800]"
 
 
+# --- one run more -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("n", [2, 5])
+def test_the_next_run_falls_within_as_often_as_it_says(n):
+    """Exact for normal values, so the range is one point."""
+    random = np.random.default_rng(7)
+    runs = random.normal(3, 2, (4000, n + 1))
+    inside = sum(cover([prediction_interval(row[:-1], confidence=0.8)], row[-1]) for row in runs)
+    assert within(inside, 4000, 0.8, 0.8)
+
+
+def test_a_prediction_is_wider_than_the_mean_and_stays_so():
+    """A mean's interval shrinks with √n, a prediction's towards the values' own 95 %."""
+    values = np.random.default_rng(8).normal(size=4000)
+    mean, next_one = mean_interval(values), prediction_interval(values)
+    assert next_one.estimate == mean.estimate == pytest.approx(values.mean())
+    assert mean.high - mean.low < 0.1
+    assert np.mean((values >= next_one.low) & (values <= next_one.high)) == pytest.approx(0.95, abs=0.01)
+
+
+# --- translations -----------------------------------------------------------------------------------------
+
+WORDS = [
+    "el",
+    "la",
+    "perro",
+    "gato",
+    "come",
+    "una",
+    "manzana",
+    "no",
+    "¡sí!",
+    "mañana,",
+    "¿dónde",
+    "está?",
+    ".",
+]
+
+
+def corpus(N, seed=0, kept=0.8):
+    """N sentences, one to three references each, and a system that drops and swaps words."""
+    random = np.random.default_rng(seed)
+    references = [
+        [" ".join(random.choice(WORDS, random.integers(4, 12))) for _ in range(random.integers(1, 4))]
+        for _ in range(N)
+    ]
+
+    def worse(text):
+        return " ".join(w if random.random() < kept else random.choice(WORDS) for w in text.split()[1:])
+
+    return [worse(random.choice(own)) for own in references], references
+
+
+RIGHT = [f"la frase número {i} es buena ." for i in range(12)]
+REFERENCES = [[text] for text in RIGHT]
+
+
+def by_sacrebleu(hypotheses, references):
+    """Through its public door; None stands for a reference a sentence lacks."""
+    most = max(map(len, references))
+    streams = [[own[k] if k < len(own) else None for own in references] for k in range(most)]
+    return {
+        m.__class__.__name__: m.corpus_score(hypotheses, streams, n_bootstrap=1000) for m in (BLEU(), CHRF())
+    }
+
+
+def test_scores_are_sacrebleus_whatever_the_number_of_references():
+    hypotheses, references = corpus(60)
+    assert {len(own) for own in references} == {1, 2, 3}
+    ours, theirs = translation_scores(hypotheses, references), by_sacrebleu(hypotheses, references)
+    assert ours.keys() == {"BLEU", "chrF"}
+    assert ours["BLEU"].estimate == pytest.approx(theirs["BLEU"].score, rel=1e-12)
+    assert ours["chrF"].estimate == pytest.approx(theirs["CHRF"].score, rel=1e-12)
+    assert 5 < ours["BLEU"].estimate < 95
+
+
+def test_their_intervals_are_as_wide_as_sacrebleus():
+    """Other draws of the same bootstrap. 1,000 draws tell a width to about 3 % (one deviation)."""
+    hypotheses, references = corpus(300)
+    ours, theirs = translation_scores(hypotheses, references), by_sacrebleu(hypotheses, references)
+    for name in ours:
+        other = theirs[name.upper()]
+        assert ours[name].high - ours[name].low == pytest.approx(2 * other._ci, rel=0.2)
+        assert (ours[name].high + ours[name].low) / 2 == pytest.approx(other._mean, abs=float(other._ci) / 5)
+
+
+def test_a_perfect_system_scores_100_and_the_same_draws_the_same():
+    hypotheses, references = corpus(30)
+    perfect = translation_scores([own[-1] for own in references], references)
+    assert [bound for interval in perfect.values() for bound in interval] == pytest.approx([100.0] * 6)
+    assert translation_scores(hypotheses, references) == translation_scores(hypotheses, references)
+    other = translation_scores(hypotheses, references, seed=1)
+    assert other != translation_scores(hypotheses, references)
+
+
+def test_sentences_are_counted_together_not_averaged():
+    """Corpus BLEU adds up counts: a long right sentence weighs more than a short wrong one."""
+    long, short = " ".join(WORDS), "no ."
+    scores = translation_scores([long] * 6 + ["gato"] * 6, [[long]] * 6 + [[short]] * 6)
+    assert scores["BLEU"].estimate > 85
+
+
+def test_a_difference_of_two_systems_cancels_what_they_share():
+    """Better by a little everywhere: neither interval tells it, the paired one does."""
+    theirs, references = corpus(200, kept=0.7)
+    random = np.random.default_rng(1)
+    ours = [
+        random.choice(own) if random.random() < 0.05 else h for h, own in zip(theirs, references, strict=True)
+    ]
+    first, second = translation_scores(ours, references), translation_scores(theirs, references)
+    ahead, behind = (translation_differences(*pair, references) for pair in ((ours, theirs), (theirs, ours)))
+    for name in ("BLEU", "chrF"):
+        assert ahead[name].estimate == pytest.approx(first[name].estimate - second[name].estimate)
+        assert behind[name].estimate == pytest.approx(-ahead[name].estimate)
+        assert first[name].low < second[name].high
+        assert ahead[name].low > 0 > behind[name].high
+    same = translation_differences(ours, ours, references)
+    assert {bound for interval in same.values() for bound in interval} == {0.0}
+
+
+def test_importing_metrics_does_not_load_sacrebleu():
+    code = "import sys; from course_utils import metrics; sys.exit('sacrebleu' in sys.modules)"
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
 @pytest.mark.parametrize(
     ("call", "message"),
     [
@@ -159,6 +297,19 @@ def test_it_reads_well():
         (lambda: mean_interval([1.0]), "^values must be two or more"),
         (lambda: mean_interval([1.0, np.inf]), "^values must be rows of finite numbers"),
         (lambda: mean_interval([1.0, 2.0], confidence=0), "^confidence must"),
+        (lambda: prediction_interval([1.0]), "^values must be two or more"),
+        (lambda: prediction_interval([1.0, np.nan]), "^values must be rows of finite numbers"),
+        (lambda: prediction_interval([1.0, 2.0], confidence=1), "^confidence must"),
+        (lambda: translation_scores([], []), "^hypotheses must be a list of one or more texts"),
+        (lambda: translation_scores("una frase", [["a"]] * 9), "^hypotheses must be a list"),
+        (lambda: translation_scores([None] * 12, REFERENCES), "^hypotheses must be a list"),
+        (lambda: translation_scores(RIGHT, REFERENCES[1:]), "^references must hold a list .* 12 .* got 11"),
+        (lambda: translation_scores(RIGHT, RIGHT), "^references must hold a list .* at 0"),
+        (lambda: translation_scores(RIGHT, [*REFERENCES[1:], []]), "^references must hold .* at 11"),
+        (lambda: translation_scores(RIGHT, [*REFERENCES[1:], [None]]), "^references must hold .* at 11"),
+        (lambda: translation_scores(RIGHT[:9], REFERENCES[:9]), "^values must hold at least 10"),
+        (lambda: translation_scores(RIGHT, REFERENCES, confidence=2), "^confidence must"),
+        (lambda: translation_differences(RIGHT, RIGHT[1:], REFERENCES), "^references must hold"),
     ],
 )
 def test_bad_input_is_named(call, message):
