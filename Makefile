@@ -30,7 +30,7 @@ AS_ROOT = $$(test "$$(id -u)" != 0 || echo --allow-root)
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup lab test test-all check sync execute assets results html FORCE
+.PHONY: help setup lab test test-all check sync execute assets results bench html FORCE
 
 help: ## list the targets
 	@echo "make TARGET, where TARGET is one of:"
@@ -57,7 +57,7 @@ sync: $(VENV)/.lab ## refresh the notebooks' shown definitions, badges and setup
 	$(PY) -m course_utils.sync
 
 execute: $(VENV)/.lab ## run the notebooks and store their outputs (NB=notebooks/01_….ipynb for one)
-	$(FIXED) $(PY) -m nbconvert --to notebook --execute --inplace \
+	COURSE_QUIET=1 $(FIXED) $(PY) -m nbconvert --to notebook --execute --inplace \
 		--ExecutePreprocessor.timeout=600 --ExecutePreprocessor.record_timing=False $(NB)
 
 assets: $(VENV)/.lab ## fetch all data the notebooks use, ahead of a flight
@@ -65,6 +65,9 @@ assets: $(VENV)/.lab ## fetch all data the notebooks use, ahead of a flight
 
 results: $(VENV)/.lab ## run again what takes longer than a page may, into data/results
 	$(FIXED) $(PY) -m course_utils.results
+
+bench: $(VENV)/.lab ## time the models beside libraries', into build/bench.json (BENCH_ARGS=NAME for one)
+	$(FIXED) $(PY) tests/benchmarks/bench.py $(BENCH_ARGS)
 
 html: $(VENV)/.lab ## static pages in build/html (NB=… for one)
 	$(PY) -m nbconvert --to html --output-dir build/html --embed-images \

@@ -1,0 +1,371 @@
+"""How fast the course's models are beside a library's of the same size: `make bench` writes build/bench.json.
+
+Both sides of a race run in turn, in one process, at one thread count, and the figure is the median of the
+rounds. Before that they are given the same weights and must compute the same. Peak memory is measured in a
+process of its own for each side: a high-water mark knows no sides.
+
+A race more: two functions from a Size to a callable that does the work once and returns what must be equal,
+one function that copies the first's weights into the second, and an entry in RACES.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import platform
+import resource
+import sys
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass, field, replace
+from multiprocessing import get_context
+from pathlib import Path
+from statistics import median
+
+import psutil
+import torch
+import torch.nn.functional as F
+import transformers
+from torch import nn
+from torch.utils.benchmark import Timer
+from transformers import GPT2Config, GPT2LMHeadModel
+
+from course_utils.runtime import device, generator
+from course_utils.transformer import Config, Decoder, Stack
+
+OUT = Path(__file__).parents[2] / "build" / "bench.json"
+ADAMW = {"lr": 1e-4, "betas": (0.9, 0.98), "weight_decay": 0.01, "fused": True}
+
+
+@dataclass(frozen=True)
+class Size:
+    """Of the model and of its batch, in the course's letters."""
+
+    V: int = 4096
+    T: int = 128
+    B: int = 16
+    C: int = 256
+    nh: int = 4
+    layers: int = 4
+    dropout: float = 0.0
+
+    def __str__(self) -> str:
+        return (
+            f"{self.layers} layers × {self.C}, {self.nh} heads, V = {self.V:,}, T = {self.T}, B = {self.B}, "
+            f"dropout {self.dropout:g}"
+        )
+
+
+@dataclass(frozen=True)
+class Race:
+    """Two ways to do the same work.
+
+    Attributes:
+        ours, theirs: from a Size to a callable with a `model`; a call does the work once, giving a tensor.
+        copy_weights: from our model into theirs.
+        work: what is raced, for the reader.
+        amount: from a Size to how much of `unit` one call does; the rates are its quotient with seconds.
+        unit: of the rates.
+        size: of the main row.
+        tables: for each letter of Size that a table varies, the sizes of its rows.
+    """
+
+    ours: Callable[[Size], Callable[[], torch.Tensor]]
+    theirs: Callable[[Size], Callable[[], torch.Tensor]]
+    copy_weights: Callable[[nn.Module, nn.Module], None]
+    work: str
+    amount: Callable[[Size], int] = lambda size: size.B * size.T
+    unit: str = "tokens/s"
+    size: Size = Size()
+    tables: dict[str, list[Size]] = field(default_factory=dict)
+
+
+class Training:
+    """A model on one batch: each call is forward, backward and a step of fused AdamW."""
+
+    def __init__(self, model: nn.Module, loss: Callable[[nn.Module], torch.Tensor]) -> None:
+        """loss: from the model to what is minimised."""
+        self.model, self.loss = model.to(device()).train(), loss
+        self.optimiser = torch.optim.AdamW(model.parameters(), **ADAMW)
+
+    def __call__(self) -> torch.Tensor:
+        """One step; returns the loss before it."""
+        loss = self.loss(self.model)
+        loss.backward()
+        self.optimiser.step()
+        self.optimiser.zero_grad()
+        return loss.detach()
+
+
+# --- GPT ---------------------------------------------------------------------------------------------------
+
+
+def tokens(size: Size) -> tuple[torch.Tensor, torch.Tensor]:
+    """Random tokens and their successors, (B, T) each."""
+    ids = torch.randint(size.V, (size.B, size.T + 1), generator=generator(0)).to(device())
+    return ids[:, :-1].contiguous(), ids[:, 1:].contiguous()
+
+
+def our_gpt(size: Size) -> Training:
+    """The course's decoder in GPT-2's shape."""
+    config = Config(
+        V=size.V,
+        T=size.T,
+        C=size.C,
+        nh=size.nh,
+        layers=size.layers,
+        dropout=size.dropout,
+        positions="learned",
+        activation="gelu_tanh",
+        scale=False,
+    )
+    x, y = tokens(size)
+    return Training(Decoder(config), lambda model: F.cross_entropy(model(x).flatten(0, 1), y.flatten()))
+
+
+def hf_gpt(size: Size) -> Training:
+    """Hugging Face's GPT-2 as it comes, but for the cache that training has no use for."""
+    transformers.logging.set_verbosity_error()  # the ids of GPT-2's end token lie outside a small vocabulary
+    drops = dict.fromkeys(("embd_pdrop", "resid_pdrop", "attn_pdrop"), size.dropout)
+    sizes = {"n_embd": size.C, "n_layer": size.layers, "n_head": size.nh, "n_positions": size.T}
+    config = GPT2Config(vocab_size=size.V, use_cache=False, **sizes, **drops)
+    x, y = tokens(size)
+    return Training(GPT2LMHeadModel(config), lambda model: model(input_ids=x, labels=y, shift_labels=y).loss)
+
+
+@torch.no_grad()
+def copy_gpt(ours: Decoder, theirs: GPT2LMHeadModel) -> None:
+    """GPT-2 keeps query, key and value side by side, and its matrices transposed."""
+    gpt = theirs.transformer
+    gpt.wte.weight.copy_(ours.embedding.tokens.weight)
+    gpt.wpe.weight.copy_(ours.embedding.positions)
+    pairs = [(ours.stack.norm, gpt.ln_f)]
+    for mine, block in zip(ours.stack.layers, gpt.h, strict=True):
+        heads = mine.self_attention
+        block.attn.c_attn.weight.copy_(torch.cat([p.weight for p in (heads.query, heads.key, heads.value)]).T)
+        block.attn.c_attn.bias.copy_(torch.cat([p.bias for p in (heads.query, heads.key, heads.value)]))
+        pairs += [(heads.out, block.attn.c_proj), (mine.around_self.norm, block.ln_1)]
+        pairs += [(mine.feed_forward.inner, block.mlp.c_fc), (mine.feed_forward.outer, block.mlp.c_proj)]
+        pairs += [(mine.around_feed_forward.norm, block.ln_2)]
+    for mine, other in pairs:
+        other.weight.copy_(mine.weight.T if mine.weight.dim() == 2 else mine.weight)
+        other.bias.copy_(mine.bias)
+
+
+# --- the encoder -------------------------------------------------------------------------------------------
+
+
+def states(size: Size) -> tuple[torch.Tensor, torch.Tensor]:
+    """Random inputs and targets of a stack of layers, (B, T, C) each."""
+    x, y = torch.randn(2, size.B, size.T, size.C, generator=generator(0)).to(device())
+    return x, y
+
+
+def our_encoder(size: Size) -> Training:
+    """The course's layers without switches: the paper's encoder."""
+    config = Config(
+        V=1, T=size.T, C=size.C, nh=size.nh, layers=size.layers, dropout=size.dropout, norm="post"
+    )
+    x, y = states(size)
+    return Training(Stack(config), lambda model: F.mse_loss(model(x), y))
+
+
+def torch_encoder(size: Size) -> Training:
+    """PyTorch's own."""
+    layer = nn.TransformerEncoderLayer(size.C, size.nh, 4 * size.C, size.dropout, batch_first=True)
+    x, y = states(size)
+    model = nn.TransformerEncoder(layer, size.layers, enable_nested_tensor=False)
+    return Training(model, lambda model: F.mse_loss(model(x), y))
+
+
+@torch.no_grad()
+def copy_encoder(ours: Stack, theirs: nn.TransformerEncoder) -> None:
+    """PyTorch keeps query, key and value in one matrix."""
+    for mine, layer in zip(ours.layers, theirs.layers, strict=True):
+        heads = mine.self_attention
+        layer.self_attn.in_proj_weight.copy_(
+            torch.cat([p.weight for p in (heads.query, heads.key, heads.value)])
+        )
+        layer.self_attn.in_proj_bias.copy_(torch.cat([p.bias for p in (heads.query, heads.key, heads.value)]))
+        layer.self_attn.out_proj.load_state_dict(heads.out.state_dict())
+        layer.linear1.load_state_dict(mine.feed_forward.inner.state_dict())
+        layer.linear2.load_state_dict(mine.feed_forward.outer.state_dict())
+        layer.norm1.load_state_dict(mine.around_self.norm.state_dict())
+        layer.norm2.load_state_dict(mine.around_feed_forward.norm.state_dict())
+
+
+# --- the races ---------------------------------------------------------------------------------------------
+
+STEP = "forward, backward, fused AdamW"
+RACES = {
+    "gpt_train_vs_hf": Race(
+        our_gpt,
+        hf_gpt,
+        copy_gpt,
+        f"{STEP}; Decoder against GPT2LMHeadModel (sdpa, no cache)",
+        tables={
+            "T": [Size(T=T, B=2) for T in (64, 128, 256, 512, 1024)],
+            "layers": [Size(layers=layers, B=4) for layers in (1, 2, 4, 8)],
+            "C": [Size(C=C, B=4) for C in (64, 128, 256, 512)],
+        },
+    ),
+    "encoder_train_vs_torch": Race(
+        our_encoder,
+        torch_encoder,
+        copy_encoder,
+        f"{STEP}; Stack against nn.TransformerEncoder, post-LN, relu, no embedding",
+        tables={
+            "T": [Size(T=T, B=2) for T in (64, 128, 256, 512, 1024)],
+            "layers": [Size(layers=layers, B=4) for layers in (1, 2, 4, 8)],
+        },
+    ),
+    "encoder_train_vs_torch_dropout": Race(
+        our_encoder,
+        torch_encoder,
+        copy_encoder,
+        f"{STEP}; Stack against nn.TransformerEncoder, which drops attention weights and hidden numbers too",
+        size=Size(dropout=0.1),
+    ),
+}
+LETTERS = {"T": "length", "layers": "layers", "C": "width"}
+
+
+# --- measuring ---------------------------------------------------------------------------------------------
+
+
+def same(race: Race, size: Size) -> None:
+    """Raises AssertionError unless, from equal weights and without dropout, both sides give equal results.
+
+    Two calls each: in training, the second also compares what the first step did to the weights.
+    """
+    size = replace(size, dropout=0.0)
+    ours, theirs = race.ours(size), race.theirs(size)
+    race.copy_weights(ours.model, theirs.model)
+    for _ in range(2):
+        torch.testing.assert_close(ours(), theirs(), rtol=1e-5, atol=0)
+
+
+def seconds_of_each(sides: list[Callable], rounds: int, seconds: float) -> list[float]:
+    """Median seconds a call of each side; in each round every side runs for at least `seconds`."""
+    timers = [Timer("side()", globals={"side": s}, num_threads=torch.get_num_threads()) for s in sides]
+    for timer in timers:
+        timer.timeit(2)  # memory and kernels are ready
+    runs = [[timer.blocked_autorange(min_run_time=seconds).median for timer in timers] for _ in range(rounds)]
+    return [median(times) for times in zip(*runs, strict=True)]
+
+
+def compare(race: Race, size: Size, rounds: int, seconds: float) -> tuple[float, float]:
+    """Seconds a call of ours and of theirs, after a look that both compute the same."""
+    same(race, size)
+    ours, theirs = seconds_of_each([race.ours(size), race.theirs(size)], rounds, seconds)
+    return ours, theirs
+
+
+def peak_mb(build: Callable[[Size], Callable], size: Size) -> float:
+    """Megabytes that building a side and three calls of it added at their peak, in a process of their own."""
+    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
+        return pool.submit(_peak_here, build, size, torch.get_num_threads()).result()
+
+
+def _peak_here(build: Callable[[Size], Callable], size: Size, threads: int) -> float:
+    torch.set_num_threads(threads)
+    before = psutil.Process().memory_info().rss
+    side = build(size)
+    for _ in range(3):
+        side()
+    if device() == "cuda":
+        return torch.cuda.max_memory_allocated() / 1e6
+    return (_high_water() - before) / 1e6
+
+
+def _high_water() -> int:
+    """The most bytes this process has held; on Linux ru_maxrss would count the parent's from before exec."""
+    status = Path("/proc/self/status")
+    if status.is_file():
+        mark = next(line for line in status.read_text().splitlines() if line.startswith("VmHWM"))
+        return int(mark.split()[1]) * 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss  # bytes on macOS
+
+
+# --- reporting ---------------------------------------------------------------------------------------------
+
+
+def where() -> str:
+    """Threads, processor and versions, for the config of each row."""
+    name = torch.cuda.get_device_name() if device() == "cuda" else f"{device()} {platform.machine()}"
+    versions = f"torch {torch.__version__}, transformers {transformers.__version__}"
+    return f"float32, {torch.get_num_threads()} threads, {name}, {versions}"
+
+
+def main_row(race: Race, rounds: int, seconds: float) -> dict[str, object]:
+    """Rates and peak memory of both sides; ratio > 1 where ours is faster."""
+    ours, theirs = compare(race, race.size, rounds, seconds)
+    amount = race.amount(race.size)
+    return {
+        "ours": round(amount / ours, 1),
+        "theirs": round(amount / theirs, 1),
+        "unit": race.unit,
+        "ratio": round(theirs / ours, 3),
+        "config": f"{race.work}; {race.size}; {where()}",
+        "peak_mb_ours": round(peak_mb(race.ours, race.size), 1),
+        "peak_mb_theirs": round(peak_mb(race.theirs, race.size), 1),
+    }
+
+
+def table_row(race: Race, size: Size, letter: str, rounds: int, seconds: float) -> dict[str, object]:
+    """Milliseconds a call of both sides at one size; ratio > 1 where ours is faster."""
+    ours, theirs = compare(race, size, rounds, seconds)
+    return {
+        letter: getattr(size, letter),
+        "ours": round(1e3 * ours, 3),
+        "theirs": round(1e3 * theirs, 3),
+        "unit": "ms",
+        "ratio": round(theirs / ours, 3),
+        "config": f"{race.work}; {size}; {where()}",
+    }
+
+
+def show(label: str, row: dict[str, object]) -> None:
+    """Print a row in one line."""
+    line = f"{label:40s} ours {row['ours']:9,.1f}  theirs {row['theirs']:9,.1f} {row['unit']:8s}"
+    memory = (
+        f"  peak {row['peak_mb_ours']:,.0f}, {row['peak_mb_theirs']:,.0f} MB" if "peak_mb_ours" in row else ""
+    )
+    print(f"{line}  ratio {row['ratio']:.2f}{memory}", flush=True)
+
+
+def report(races: dict[str, Race], out: Path, rounds: int, seconds: float) -> dict[str, object]:
+    """Run the races, print them and write them as JSON."""
+    print(where())
+    results: dict[str, object] = {}
+    for name, race in races.items():
+        results[name] = main_row(race, rounds, seconds)
+        show(name, results[name])
+        for letter in race.tables:
+            key = f"{name.partition('_vs_')[0]}_by_{LETTERS[letter]}"
+            results[key] = []
+            for size in race.tables[letter]:
+                row = table_row(race, size, letter, rounds, seconds)
+                results[key].append(row)
+                show(f"{key} {letter} = {row[letter]}", row)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    out.write_text(json.dumps(results, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    return results
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """The command line."""
+    parser = argparse.ArgumentParser(description="Time the course's models beside a library's.")
+    parser.add_argument("names", nargs="*", metavar="NAME", help=f"which: {', '.join(RACES)}; all if none")
+    parser.add_argument("--rounds", type=int, default=5, help="how often the sides take turns")
+    parser.add_argument("--seconds", type=float, default=1.0, help="at least so long a turn")
+    parser.add_argument("--out", type=Path, default=OUT)
+    options = parser.parse_args(arguments)
+    if unknown := set(options.names) - set(RACES):
+        parser.error(f"NAME must be one of {', '.join(RACES)}, got {', '.join(sorted(unknown))}")
+    races = {name: RACES[name] for name in options.names or RACES}
+    report(races, options.out, options.rounds, options.seconds)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
