@@ -132,7 +132,7 @@ def train(
         Losses, gradient norms and validations of the whole run, resumed parts included.
 
     Raises:
-        FloatingPointError: the loss is no longer finite; names the step. The last checkpoint stays.
+        FloatingPointError: loss or gradient is no longer finite; names the step. The last checkpoint stays.
         ValueError: the checkpoint is another model's.
     """
     run = Run(model, options)
@@ -185,10 +185,10 @@ def descend(
     return value.item(), norm.item()
 
 
-def require_finite(value: torch.Tensor) -> None:
-    """Raises FloatingPointError where a loss is NaN or infinite."""
-    if not math.isfinite(number := value.item()):
-        raise FloatingPointError(f"the loss is {number}: lower lr, or look at the data")
+def require_finite(value: torch.Tensor | float, name: str = "loss") -> None:
+    """Raises FloatingPointError where a loss or a gradient's norm is NaN or infinite."""
+    if not math.isfinite(number := float(value)):
+        raise FloatingPointError(f"the {name} is {number}: lower lr, or look at the data")
 
 
 class Run:
@@ -224,7 +224,12 @@ class Run:
         """One step along the gradient of the loss, noted in the history."""
         options = self.options
         rate = options.lr * warmup_cosine(self.step, options.steps, options.warmup)
-        number, norm = descend(value, self.model, self.optimiser, self.scaler, rate, options.clip)
+        try:
+            number, norm = descend(value, self.model, self.optimiser, self.scaler, rate, options.clip)
+            if not self.scaler.is_enabled():  # which leaves out a step whose gradient is not finite
+                require_finite(norm, "gradient's norm")
+        except FloatingPointError as error:
+            raise FloatingPointError(f"step {self.step}: {error}") from None
         self.history.loss.append(number)
         self.history.norm.append(norm)
         self.step += 1
