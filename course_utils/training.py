@@ -13,7 +13,7 @@ from functools import lru_cache
 from pathlib import Path
 
 import torch
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import nn
 from tqdm.auto import tqdm
@@ -133,7 +133,7 @@ def train(
 
     Raises:
         FloatingPointError: loss or gradient is no longer finite; names the step. The last checkpoint stays.
-        ValueError: the checkpoint is another model's.
+        ValueError: the checkpoint is another model's, or damaged.
     """
     run = Run(model, options)
     with interrupts() as interrupted, run.progress() as bar:
@@ -277,21 +277,36 @@ class Run:
 
     def load(self, file: Path) -> None:
         """Take up a run where its checkpoint left it."""
-        with safe_open(file, "pt", device=self.device) as stored, torch.no_grad():
+        try:
+            stored = safe_open(file, "pt", device=self.device)
+        except SafetensorError as error:
+            raise ValueError(
+                f"checkpoint {file.name} is damaged ({error}): delete it to start anew"
+            ) from None
+        with stored, torch.no_grad():
             keys = set(stored.keys())
+            check_fit(self.model, {key: stored.get_slice(key).get_shape() for key in keys}, file)
             for name, p in self.model.named_parameters():
-                if f"model.{name}" not in keys or stored.get_slice(f"model.{name}").get_shape() != [*p.shape]:
-                    raise ValueError(f"checkpoint {file.name} is another model's: {name} does not fit")
                 p.copy_(stored.get_tensor(f"model.{name}"))
                 if f"best.{name}" in keys:
                     self.best[name] = stored.get_tensor(f"best.{name}")
-                state = {"step", "exp_avg", "exp_avg_sq"}
-                kept = {key: stored.get_tensor(f"optimiser.{key}.{name}") for key in state}
-                self.optimiser.state[p] = kept
+                for part in ("step", "exp_avg", "exp_avg_sq"):  # none before the first step, or where frozen
+                    if (key := f"optimiser.{part}.{name}") in keys:
+                        self.optimiser.state[p][part] = stored.get_tensor(key)
             history = json.loads(stored.metadata()["history"])
         history["valid"] = [(step, value) for step, value in history["valid"]]
         self.history = History(**history)
         self.step = len(self.history.loss)
+
+
+def check_fit(model: nn.Module, shapes: dict[str, list[int]], file: Path) -> None:
+    """Raises ValueError unless a checkpoint's weights have the names and shapes of the model's."""
+    stored = {key: shape for key, shape in shapes.items() if key.startswith("model.")}
+    own = {f"model.{name}": [*p.shape] for name, p in model.named_parameters()}
+    if wrong := sorted(key for key in own.keys() | stored.keys() if own.get(key) != stored.get(key)):
+        raise ValueError(
+            f"checkpoint {file.name} is another model's: {wrong[0].removeprefix('model.')} does not fit"
+        )
 
 
 def _groups(model: nn.Module, options: Options) -> list[dict]:
