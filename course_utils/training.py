@@ -241,15 +241,20 @@ class Run:
         self.model.eval()
         with torch.no_grad():
             value = float(validate(self.model))
+        if math.isnan(value):
+            raise FloatingPointError(f"step {self.step}: validate gave nan")
         self.history.valid.append((self.step, value))
-        if self.options.patience and value == min(v for _, v in self.history.valid):
+        if self.options.patience and self.since_best() == 0:
             self.best = {name: p.detach().clone() for name, p in self.model.named_parameters()}
 
     def patience_ended(self) -> bool:
-        """Whether the last `patience` validations all missed the best."""
+        """Whether the last `patience` validations brought no new best; an equal one is not new."""
+        return bool(self.options.patience) and self.since_best() >= self.options.patience
+
+    def since_best(self) -> int:
+        """How many validations there have been since the first of the best."""
         values = [value for _, value in self.history.valid]
-        patience = self.options.patience
-        return bool(patience) and len(values) > patience and min(values[-patience:]) > min(values)
+        return len(values) - 1 - values.index(min(values)) if values else 0
 
     def finish(self) -> History:
         """Leave the best weights, where they were kept, in the model, and the model in evaluation mode."""
