@@ -44,7 +44,7 @@ class Options:
         checkpoint: a safetensors file to keep the run in and go on from; None: nothing is kept.
 
     Raises:
-        ValueError: fewer than one step, or a rate or norm that is not positive.
+        ValueError: a number out of its range, or a folder in place of the checkpoint's file.
     """
 
     steps: int
@@ -64,6 +64,16 @@ class Options:
         for name in ("steps", "lr", "clip", "every"):
             if not getattr(self, name) > 0:
                 raise ValueError(f"{name} must be above 0, got {getattr(self, name)}")
+        for name in ("warmup", "weight_decay", "patience"):
+            if not getattr(self, name) >= 0:
+                raise ValueError(f"{name} must be at least 0, got {getattr(self, name)}")
+        for name in ("steps", "warmup", "seed", "every", "patience"):
+            if getattr(self, name) % 1 != 0:
+                raise ValueError(f"{name} must be a whole number, got {getattr(self, name)}")
+        if len(self.betas) != 2 or not all(0 <= beta < 1 for beta in self.betas):
+            raise ValueError(f"betas must be two numbers in [0, 1), got {self.betas}")
+        if self.checkpoint and Path(self.checkpoint).is_dir():
+            raise ValueError(f"checkpoint must be a file, got the folder {self.checkpoint}")
 
 
 @dataclass
