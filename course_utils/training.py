@@ -283,7 +283,10 @@ class Run:
             tensors[f"model.{name}"] = p.detach().contiguous()
             tensors |= {f"optimiser.{key}.{name}": value for key, value in self.optimiser.state[p].items()}
         tensors |= {f"best.{name}": value for name, value in self.best.items()}
-        metadata = {"history": json.dumps(self.history.__dict__), "scale": str(self.scaler.get_scale())}
+        metadata = {
+            "history": json.dumps(self.history.__dict__),
+            "scaler": json.dumps(self.scaler.state_dict()),
+        }
         file = Path(self.options.checkpoint)
         file.parent.mkdir(parents=True, exist_ok=True)
         partial_file = file.with_suffix(".partial")
@@ -309,6 +312,8 @@ class Run:
                     if (key := f"optimiser.{part}.{name}") in keys:
                         self.optimiser.state[p][part] = stored.get_tensor(key)
             history = json.loads(stored.metadata()["history"])
+            if scaler := json.loads(stored.metadata().get("scaler", "{}")):  # empty without float16
+                self.scaler.load_state_dict(scaler)
         history["valid"] = [(step, value) for step, value in history["valid"]]
         self.history = History(**history)
         self.step = len(self.history.loss)
