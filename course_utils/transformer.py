@@ -335,12 +335,11 @@ def initialise(model: nn.Module, seed: int) -> None:
         if isinstance(module, nn.Linear):
             nn.init.xavier_uniform_(module.weight, generator=draw)
             nn.init.zeros_(module.bias)
-        elif isinstance(module, Embedding):
-            tables = (module.tokens, module.segments)
-            for weight in [table.weight for table in tables if table is not None]:
-                nn.init.normal_(weight, std=weight.shape[1] ** -0.5, generator=draw)
-            if isinstance(module.positions, nn.Parameter):
-                nn.init.normal_(module.positions, std=module.positions.shape[1] ** -0.5, generator=draw)
+        elif isinstance(module, nn.Embedding):
+            nn.init.normal_(module.weight, std=module.embedding_dim**-0.5, generator=draw)
+    for name, p in model.named_parameters():
+        if name.endswith("positions"):  # learned ones
+            nn.init.normal_(p, std=p.shape[1] ** -0.5, generator=draw)
 
 
 def recorded(model: nn.Module, *inputs, kind: str = "self_attention", **options) -> torch.Tensor:
@@ -356,8 +355,8 @@ def recorded(model: nn.Module, *inputs, kind: str = "self_attention", **options)
     Raises:
         ValueError: the model has no such attention.
     """
-    named = [item for item in model.named_modules() if isinstance(item[1], MultiHeadAttention)]
-    parts = [part for name, part in named if name.endswith(kind)]
+    # by name, not by class: a page that shows MultiHeadAttention has a class of its own
+    parts = [p for name, p in model.named_modules() if name.endswith(kind) and hasattr(p, "keep_weights")]
     if not parts:
         raise ValueError(f"kind must end the name of an attention of the model, got {kind!r}")
     before = [(part.keep_weights, part.weights) for part in parts]
