@@ -195,9 +195,9 @@ def descend(
     return value.item(), norm.item()
 
 
-def require_finite(value: torch.Tensor | float, name: str = "loss") -> None:
+def require_finite(value: torch.Tensor, name: str = "loss") -> None:
     """Raises FloatingPointError where a loss or a gradient's norm is NaN or infinite."""
-    if not math.isfinite(number := float(value)):
+    if not math.isfinite(number := value.item()):
         raise FloatingPointError(f"the {name} is {number}: lower lr, or look at the data")
 
 
@@ -237,7 +237,7 @@ class Run:
         try:
             number, norm = descend(value, self.model, self.optimiser, self.scaler, rate, options.clip)
             if not self.scaler.is_enabled():  # which leaves out a step whose gradient is not finite
-                require_finite(norm, "gradient's norm")
+                require_finite(torch.tensor(norm), "gradient's norm")
         except FloatingPointError as error:
             raise FloatingPointError(f"step {self.step}: {error}") from None
         self.history.loss.append(number)
