@@ -23,7 +23,11 @@ def greedy(step: Step, B: int, start: int, end: int, limit: int) -> list[list[in
 
     Returns:
         B lists of ids.
+
+    Raises:
+        ValueError: no sequence or no token asked for.
     """
+    check_search(B, limit)
     last, columns = torch.full((B,), start), []
     open_ = torch.ones(B, dtype=torch.bool)
     while len(columns) < limit and open_.any():
@@ -48,9 +52,12 @@ def beam_search(
         alpha: strength of the length penalty; 0 for none.
         B, start, end, limit: as in `greedy`.
 
+    Raises:
+        ValueError: no sequence, token or beam asked for, or a negative alpha.
+
     Source: Wu et al. 2016, arXiv:1609.08144, section 7; Vaswani et al. 2017, section 6.1.
     """
-    check_beams(beams, limit)
+    check_search(B, limit, beams, alpha)
     search = Beams(B, beams, start, end, limit, alpha)
     while not search.done():
         logits = step(search.last(), search.rows)  # (B * beams, V)
@@ -111,7 +118,10 @@ class Beams:
         ]
 
 
-def check_beams(beams: int, limit: int) -> None:
-    """Raises ValueError for a search without beams or without room."""
-    if beams < 1 or limit < 1:
-        raise ValueError(f"beams and limit must be at least 1, got {beams} and {limit}")
+def check_search(B: int, limit: int, beams: int = 1, alpha: float = 0.0) -> None:
+    """Raises ValueError for a search without sequences, room or beams, or one that rewards short ones."""
+    for name, value in (("B", B), ("limit", limit), ("beams", beams)):
+        if value < 1:
+            raise ValueError(f"{name} must be at least 1, got {value}")
+    if not alpha >= 0:
+        raise ValueError(f"alpha must be at least 0, got {alpha}")
