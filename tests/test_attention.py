@@ -251,10 +251,11 @@ def test_every_mask_that_spreads_is_taken(mask_shape):
 def draw_weights(module, random):
     """Random numbers everywhere: gains near 1, biases off 0, so that none can be forgotten unseen."""
     with torch.no_grad():
-        for name, p in module.named_parameters():
+        for p in module.parameters():
             noise = torch.randn(p.shape, generator=random, dtype=torch.float64)
-            scale = p.shape[-1] ** -0.5 if p.dim() > 1 else 0.3
-            p.copy_(noise * scale + ("norm.weight" in name))
+            p.copy_(noise * (p.shape[-1] ** -0.5 if p.dim() > 1 else 0.3))
+        for norm in (part for part in module.modules() if isinstance(part, nn.LayerNorm)):
+            norm.weight += 1.0
 
 
 def named_as_torchs(tensors, name):
@@ -356,7 +357,7 @@ class Heads:
         assert_gradients(found[3], expected[3], named_as_torchs, self)
 
 
-def heads(dtype=torch.float64, device="cpu", cross=False, count=40):
+def heads(dtype=torch.float64, device="cpu", cross=False, count=25):
     return (Heads(seed, dtype, device, cross) for seed in range(count))
 
 
@@ -391,7 +392,7 @@ def test_many_heads_under_any_mask_even_one_that_closes_whole_rows(cross, keep, 
         any_closed += int(closed.sum())
         found = case.run(keep, mask=mask, causal=causal)
         case.compare(found, case.expect(mask=(allowed | closed).repeat_interleave(case.nh, 0), closed=closed))
-    assert any_closed > 100
+    assert any_closed > 50
 
 
 @DEVICES
