@@ -22,7 +22,7 @@ from torch.nn.utils.rnn import pad_sequence
 
 from course_utils import bpe, text
 from course_utils.attention import padding_mask
-from course_utils.generation import beam_search, greedy
+from course_utils.generation import beam_search, check_search, greedy
 from course_utils.runtime import DATA, cache_dir, device
 from course_utils.splits import translation_split
 from course_utils.training import History, Options, shuffled, train
@@ -99,13 +99,14 @@ def translate(
         alpha: the beam search's length penalty.
 
     Raises:
-        ValueError: no sentence, a single text, or one that is empty or longer than the model's T.
+        ValueError: no sentence, a single text, one that is empty or longer than the model's T, no beam, or a
+            negative alpha.
     """
     sources = [encoding.ids for encoding in tokenizer.encode_batch(check_sentences(sentences))]
     check_lengths(sources, model.embedding.T)
-    batch = pair_batch(sources)
-    step = decoding_step(model.eval(), batch, beams)
     limit = min(LONGEST, model.embedding.T - 1)
+    check_search(len(sources), limit, beams, alpha)
+    step = decoding_step(model.eval(), pair_batch(sources), beams)
     if beams == 1:
         ids = greedy(step, len(sources), END, END, limit)
     else:
@@ -115,9 +116,13 @@ def translate(
 
 def check_sentences(sentences: Sequence[str]) -> list[str]:
     """The sentences as a list; raises ValueError for a single text, none, or an empty one."""
-    if isinstance(sentences, str) or not len(sentences) or not all(s.strip() for s in sentences):
+    if isinstance(sentences, str) or not len(sentences) or not all(map(_is_text, sentences)):
         raise ValueError(f"sentences must be a list of texts, none of them empty, got {sentences!r}")
     return list(sentences)
+
+
+def _is_text(sentence: object) -> bool:
+    return isinstance(sentence, str) and bool(sentence.strip())
 
 
 def check_lengths(sources: Sequence[list[int]], T: int) -> None:
@@ -164,7 +169,14 @@ def word_dictionary(english: Sequence[str], spanish: Sequence[str], rounds: int 
 
     Source: Brown et al. 1993, "The mathematics of statistical machine translation", section 4.2; without the
     empty word.
+
+    Raises:
+        ValueError: sides of different numbers, or without a word.
     """
+    if isinstance(english, str) or len(english) != len(spanish):
+        raise ValueError(
+            f"english and spanish must be lists of one length, got {len(english)}, {len(spanish)}"
+        )
     sides = [[text.tokenise(text.normalise(s)) for s in sentences] for sentences in (english, spanish)]
     e_words, s_words = (text.Vocabulary(side) for side in sides)
     pairs = [(e_words.encode(e), s_words.encode(s)) for e, s in zip(*sides, strict=True)]
