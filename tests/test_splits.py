@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+import unicodedata
 
 import numpy as np
 import pytest
@@ -187,6 +188,81 @@ def test_the_review_split_holds_every_review_once_and_balances_the_signs():
     for name, share in splits.REVIEW_FRACTIONS.items():
         assert len(parts[name]) == pytest.approx(share * len(reviews), rel=0.01)
         assert (parts[name]["rating"] > 0).mean() == pytest.approx((reviews["rating"] > 0).mean(), abs=0.01)
+
+
+# --- sentence pairs -----------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def pairs():
+    return splits.translation_split()
+
+
+def test_a_fresh_translation_split_is_the_stored_one():
+    assert json.loads(splits.TRANSLATION_FILE.read_text()) == splits.make_translation_split()
+
+
+def table_lines(table):
+    return table["english"] + "\t" + table["spanish"] + "\t" + table["attribution"]
+
+
+def test_the_translation_split_holds_every_pair_once(pairs):
+    whole = corpora.tatoeba()
+    assert sorted(itertools.chain(*map(table_lines, pairs.values()))) == sorted(table_lines(whole))
+    for name, share in splits.TRANSLATION_FRACTIONS.items():
+        assert len(pairs[name]) == pytest.approx(share * len(whole), rel=0.01)
+        length = pairs[name]["english"].str.split().str.len()
+        assert length.mean() == pytest.approx(whole["english"].str.split().str.len().mean(), rel=0.03)
+
+
+def plain(sentence):
+    """Letters and digits alone, one spelling a character: another way to it than the split's own."""
+    letters = unicodedata.normalize("NFKC", sentence).casefold().replace("’", "'").replace("'", "")
+    return tuple("".join(c if c.isalnum() else " " for c in letters).split())
+
+
+@pytest.mark.parametrize("language", ["english", "spanish"])
+def test_no_wording_is_on_two_sides(pairs, language):
+    wordings = [set(part[language].map(plain)) for part in pairs.values()]
+    assert sum(map(len, wordings)) == len(set.union(*wordings))
+    assert sum(map(len, wordings)) < sum(map(len, pairs.values()))  # many a wording is there twice
+
+
+def test_no_near_duplicate_sentence_crosses(pairs):
+    """Every held-out English sentence against all of the other sides, without any filter."""
+    texts = [text for part in pairs.values() for text in part["english"]]
+    side = np.repeat(np.arange(3), [len(part) for part in pairs.values()])
+    sets = CountVectorizer(analyzer=splits.shingles, binary=True, dtype=np.int32).fit_transform(texts).tocsr()
+    size, by_shingle, nearest = sets.getnnz(axis=1), sets.T.tocsr(), []
+    held_out = np.flatnonzero(side)
+    for start in range(0, len(held_out), 500):
+        rows = held_out[start : start + 500]
+        shared = (sets[rows] @ by_shingle).tocoo()
+        i, j = rows[shared.row], shared.col
+        jaccard = shared.data / (size[i] + size[j] - shared.data)
+        nearest.append(jaccard[side[i] != side[j]].max())
+    assert 0.4 < max(nearest) < splits.TRANSLATION_THRESHOLD  # close calls there are, near-duplicates none
+
+
+def test_joined_groups_are_the_closure_of_both():
+    random = np.random.default_rng(0)
+    for _ in range(50):
+        first, second = random.integers(0, 12, (2, 15))
+        linked = (first[:, None] == first) | (second[:, None] == second)
+        reach = np.linalg.matrix_power(linked.astype(float), 15) > 0
+        assert (splits._joined(first, second) == reach.argmax(axis=1)).all()
+
+
+@pytest.mark.parametrize("change", ["order", "a word of the Spanish side"])
+def test_another_corpus_of_pairs_is_refused(monkeypatch, change):
+    others = corpora.tatoeba()
+    if change == "order":
+        others = others[::-1].reset_index(drop=True)
+    else:
+        others.loc[77, "spanish"] += " no"
+    monkeypatch.setattr(corpora, "tatoeba", lambda: others)
+    with pytest.raises(ValueError, match=r"^tatoeba_split\.json was made for other texts"):
+        splits.translation_split()
 
 
 def test_another_corpus_is_refused(monkeypatch):
