@@ -2,16 +2,23 @@
 
 import json
 from collections import Counter
+from dataclasses import replace
 from datetime import date
 from functools import partial
 from itertools import count
 from pathlib import Path
 from types import SimpleNamespace
 
+import pandas as pd
 import pytest
+import torch
+import torch.nn.functional as F
 
-from course_utils import results
+from course_utils import results, splits
+from course_utils.experiments import nb01, nb03
+from course_utils.results import Experiment
 
+PACKAGES = ("one", "two")
 VERSION = {"of": "1.0"}
 
 
@@ -35,7 +42,8 @@ class Toy:
 @pytest.fixture
 def toy(tmp_path, monkeypatch):
     experiment = Toy()
-    monkeypatch.setattr(results, "EXPERIMENTS", {"toy": experiment, "other": Toy("z")})
+    toys = {"toy": Experiment(experiment, PACKAGES), "other": Experiment(Toy("z"), PACKAGES)}
+    monkeypatch.setattr(results, "EXPERIMENTS", toys)
     monkeypatch.setattr(results, "FOLDER", tmp_path / "results")
     monkeypatch.setattr(results, "version", lambda package: VERSION["of"])
     return experiment
@@ -64,7 +72,7 @@ def test_a_run_stores_all_that_tells_how_it_was_made(toy, monkeypatch, capsys):
     results.run("toy")
     stored = results.load("toy")
     assert stored["command"] == "python -m course_utils.results toy"
-    assert stored["versions"].keys() == {*results.PACKAGES, "python"}
+    assert stored["versions"].keys() == {*PACKAGES, "python"}
     assert stored["seconds"] == 4 * 1.5
     assert date.fromisoformat(stored["date"]) <= date.today()
     assert stored["rows"] == [{"key": key, "half": 0.5, "value": ord(key), "seconds": 1.5} for key in "abcd"]
@@ -160,9 +168,16 @@ def test_the_command_refuses_an_unknown_name_before_any_work(toy, monkeypatch, c
     assert not toy.measured
 
 
+def test_another_experiments_packages_cost_no_row(toy, monkeypatch):
+    results.run("toy")
+    monkeypatch.setattr(results, "version", lambda package: VERSION["of"] if package in PACKAGES else "9.9")
+    results.run("toy")
+    assert toy.measured == Counter("abcd")
+
+
 @pytest.mark.parametrize("name", results.EXPERIMENTS)
 def test_no_row_of_an_experiment_passes_for_another(name):
-    keys = [key for key, _ in results.EXPERIMENTS[name]()]
+    keys = [key for key, _ in results.EXPERIMENTS[name].tasks()]
     assert keys == json.loads(json.dumps(keys))  # as they come back from the file
     for i, key in enumerate(keys):
         assert [j for j, other in enumerate(keys) if key.items() <= other.items()] == [i], key
@@ -171,8 +186,181 @@ def test_no_row_of_an_experiment_passes_for_another(name):
 @pytest.mark.parametrize("name", results.EXPERIMENTS)
 def test_what_is_stored_is_the_whole_experiment_in_its_order(name):
     stored = results.load(name)
-    keys = [key for key, _ in results.EXPERIMENTS[name]()]
+    keys = [key for key, _ in results.EXPERIMENTS[name].tasks()]
     assert len(stored["rows"]) == len(keys)
     assert all(key.items() <= row.items() for key, row in zip(keys, stored["rows"], strict=True))
     assert stored["seconds"] == pytest.approx(sum(row["seconds"] for row in stored["rows"]), abs=0.5)
     assert stored["command"] == f"python -m course_utils.results {name}"
+    assert stored["versions"].keys() == {*results.EXPERIMENTS[name].packages, "python"}
+    assert date.fromisoformat(stored["date"]) <= date.today()
+
+
+def test_notebook_01_finds_its_settings():
+    assert (results.CBOW, results.SKIP_GRAM) == (nb01.CBOW, nb01.SKIP_GRAM)
+
+
+@pytest.fixture
+def small(monkeypatch):
+    """The ablations on a dozen pairs for a few steps: nothing is fetched."""
+    tokenizer = nb03.tr.tokenizer()
+    english = ["I'm here.", "I am here.", "Is this it?", "You are here.", "He is here.", "She is here."] * 2
+    spanish = ["Estoy aquí.", "Estoy aquí.", "¿Es esto?", "Estás aquí.", "Está aquí.", "Ella está aquí."] * 2
+    pairs = nb03.tr.Pairs(pd.DataFrame({"english": english, "spanish": spanish}), tokenizer)
+    data = nb03.Corpus(pairs, pairs, english, [[sentence] for sentence in spanish])
+    monkeypatch.setattr(nb03, "corpus", lambda: data)
+    monkeypatch.setattr(nb03, "CONFIG", replace(nb03.CONFIG, V=nb03.tr.PIECES, C=16))
+    monkeypatch.setattr(nb03, "OPTIONS", replace(nb03.OPTIONS, steps=4, every=2, warmup=1))
+    monkeypatch.setattr(nb03, "BATCH", 4)
+    monkeypatch.setattr(nb03, "LAST", 2)
+    return data
+
+
+def model_of(name, seed=0):
+    return nb03.build(nb03.VARIANTS[name], seed).cpu().double().eval()
+
+
+def state(T=7):
+    return torch.randn(2, T, nb03.CONFIG.C, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+
+
+def test_every_variant_is_named_in_the_rows_with_enough_seeds():
+    seeds = Counter(key["variant"] for key, _ in nb03.ablations())
+    assert seeds.keys() == nb03.VARIANTS.keys()
+    assert all(n >= (3 if "6 layers" in name else 5) for name, n in seeds.items())
+
+
+def test_one_thing_differs_from_the_base():
+    """Names promise it: a comma for a second thing, "6 layers" for the deeper base."""
+    for name, v in nb03.VARIANTS.items():
+        differences = (
+            len(v.config) + len(v.options) + (v.smoothing != nb03.SMOOTHING) + (v.change is not None)
+        )
+        assert differences == (0 if name == "base" else 1 + name.count(",")), name
+
+
+@pytest.mark.parametrize("name", nb03.VARIANTS)
+def test_a_miniature_run_measures_what_it_says(small, name):
+    threads = torch.get_num_threads()
+    row = nb03.ablation(name, 0)
+    assert torch.get_num_threads() == threads
+    assert [step for step, _ in row["curve"]] == [2, 4]
+    assert row["nats"] == row["curve"][-1][1] > 0
+    assert 0 <= row["chrF"] <= 100
+    assert 0 <= row["BLEU"] <= 100
+    assert row["largest_norm"] > 0
+    assert row["diverged"] is False
+    assert ("settings" in row) == (name == "base")
+    assert ("masked_nats" in row) == (name == "no causal mask")
+    json.dumps(row, allow_nan=False)
+
+
+def test_a_run_is_the_same_again_and_another_with_another_seed(small):
+    first, again, other = (nb03.ablation("base", seed) for seed in (0, 0, 1))
+    assert first == again
+    assert first["curve"] != other["curve"]
+
+
+def test_a_run_that_diverges_is_a_row(small, monkeypatch):
+    """The third step's loss is made NaN: the validation before it is kept."""
+    losses = count()
+    true_loss = nb03.tr.translation_loss
+    broken = {"at": 2}
+
+    def loss(model, batch, smoothing):
+        value = true_loss(model, batch, smoothing)
+        return value * torch.nan if model.training and next(losses) == broken["at"] else value
+
+    monkeypatch.setattr(nb03.tr, "translation_loss", loss)
+    row = nb03.ablation("base", 0)
+    assert row["diverged"] is True
+    assert "step 2" in row["error"]
+    assert row["nats"] is row["chrF"] is row["train_loss"] is None
+    assert [step for step, _ in row["curve"]] == [2]
+
+
+def test_an_interrupted_run_is_no_row(small, monkeypatch):
+    monkeypatch.setattr(nb03, "train", lambda *rest: SimpleNamespace(loss=[1.0]))
+    with pytest.raises(KeyboardInterrupt):
+        nb03.ablation("base", 0)
+
+
+def test_an_unknown_variant_is_named():
+    with pytest.raises(ValueError, match=r"variant must be one of base, .* got 'bas'"):
+        nb03.ablation("bas", 0)
+
+
+@pytest.mark.parametrize("name", ["no √d_k", "one head, no √d_k"])
+def test_without_root_d_k_is_attention_of_scale_one(name):
+    """At 4 heads of 16 numbers the root is 4, a power of 2: not a digit may differ."""
+    part, x = model_of(name).encoder.stack.layers[0].self_attention, state()
+    layers = (part.query, part.key, part.value)
+    q, k, v = (part.split(F.linear(x, layer.weight, layer.bias)) for layer in layers)  # past every hook
+    y = F.scaled_dot_product_attention(q, k, v, scale=1.0)
+    assert torch.equal(part(x), part.out(y.transpose(1, 2).reshape(x.shape)))
+
+
+@pytest.mark.parametrize(
+    ("side", "kind"),
+    [("encoder", "self_attention"), ("decoder", "self_attention"), ("decoder", "cross_attention")],
+)
+def test_root_d_k_is_gone_from_every_attention(side, kind):
+    changed, base = (getattr(model_of(name), side).stack.layers for name in ("no √d_k", "base"))
+    for a, b in zip(changed, base, strict=True):
+        assert torch.equal(getattr(a, kind).query(state()), 4 * getattr(b, kind).query(state()))
+
+
+def ids():
+    draw = torch.Generator().manual_seed(0)
+    return [torch.randint(0, nb03.CONFIG.V, (2, T), generator=draw) for T in (5, 6)]
+
+
+def test_the_outer_relu_leaves_no_negative_output():
+    changed, base = (model_of(name).decoder.stack.layers[1].feed_forward for name in ("outer ReLU", "base"))
+    assert (base(state()) < 0).any()
+    assert (changed(state()) >= 0).all()
+    assert torch.equal(changed(state()), base(state()).relu())
+
+
+@pytest.mark.parametrize(("name", "leaks"), [("base", False), ("no causal mask", True)])
+def test_the_switch_shows_the_future(name, leaks):
+    """Another last piece moves the scores before it, or does not."""
+    model, (source, target) = model_of(name), ids()
+    other = target.clone()
+    other[:, -1] = (other[:, -1] + 1) % nb03.CONFIG.V
+    before = [model(source, seen)[:, :-1] for seen in (target, other)]
+    assert torch.equal(*before) != leaks
+
+
+@pytest.mark.parametrize("side", ["encoder", "decoder", None])
+def test_positions_are_taken_from_the_side_named(side):
+    """Without positions the same piece has the same vector everywhere; the table stays one."""
+    model = model_of(f"no positions in the {side}" if side else "no positions")
+    for name in ("encoder", "decoder"):
+        embedding = getattr(model, name).embedding
+        vectors = embedding(torch.full((1, 3), 5))[0]
+        assert torch.equal(vectors[0], vectors[1]) == (side in (name, None))
+        assert embedding.tokens.weight is model.embedding.tokens.weight
+
+
+def test_dropout_reaches_the_side_without_positions(monkeypatch):
+    monkeypatch.setattr(nb03, "CONFIG", replace(nb03.CONFIG, dropout=0.5))
+    model = model_of("no positions in the encoder").train()
+    assert (model.encoder.embedding(torch.full((4, 3), 5)) == 0).any()
+
+
+def test_a_short_pair_has_few_and_frequent_pieces():
+    tokenizer = nb03.tr.tokenizer()
+    kept = nb03.short(splits.translation_split()["valid"], tokenizer)
+    rows = nb03.tr.Pairs(kept, tokenizer).rows
+    assert len(rows) == len(kept) > 0
+    assert all(0 < len(ids) <= nb03.LONGEST and max(ids) < nb03.CONFIG.V for row in rows for ids in row)
+    assert nb03.CONFIG.T > nb03.LONGEST + 1  # END counted, and room for a translation that is longer
+
+
+def test_the_stored_ablations_were_made_with_these_settings():
+    rows = results.load("ablations")["rows"]
+    wanted = {"config": nb03.asdict(nb03.CONFIG), "training": nb03.training()}
+    for row in rows:
+        if row["variant"] == "base":
+            assert row["settings"].items() >= json.loads(json.dumps(wanted)).items()
+            assert row["settings"]["threads"] == 1
