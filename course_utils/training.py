@@ -12,7 +12,9 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
 
+import numpy as np
 import torch
+import torch.nn.functional as F
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import nn
@@ -21,7 +23,7 @@ from tqdm.auto import tqdm
 from course_utils.optim import warmup_cosine
 from course_utils.runtime import generator, shows_progress
 
-__taught__ = ["shuffled", "train", "descend"]
+__taught__ = ["shuffled", "train", "descend", "windows", "next_token_loss"]
 
 POOL = 50  # batches sorted by length together
 
@@ -120,6 +122,44 @@ def check_batches(N: int, B: int, lengths: torch.Tensor | None) -> None:
         raise ValueError(f"B must lie in [1, N = {N}], got {B}")
     if lengths is not None and lengths.shape != (N,):
         raise ValueError(f"lengths must be (N = {N},), got shape {tuple(lengths.shape)}")
+
+
+def windows(stream: np.ndarray, B: int, T: int, seed: int = 0) -> Callable[[int], torch.Tensor]:
+    """A function from the step to B stretches of T + 1 tokens, drawn anywhere in a stream.
+
+    Args:
+        stream: (N,) ids, as `bpe.token_stream` gives.
+        B: stretches a batch.
+        T: tokens the model reads; one more is needed to have each one's next.
+        seed: of the draws.
+
+    Returns:
+        step → (B, T + 1) ids on the CPU.
+
+    Raises:
+        ValueError: a stream of T tokens or fewer.
+    """
+    check_stream(stream, T)
+
+    def batch(step: int) -> torch.Tensor:
+        draw = generator(seed * 1_000_003 + step)
+        starts = torch.randint(0, len(stream) - T, (B, 1), generator=draw)
+        return torch.from_numpy(stream[starts + torch.arange(T + 1)].astype(np.int64))  # (B, T + 1)
+
+    return batch
+
+
+def next_token_loss(model: nn.Module, ids: torch.Tensor) -> torch.Tensor:
+    """Cross-entropy of each token given those before it, in nats a token; ids (B, T + 1)."""
+    ids = ids.to(next(model.parameters()).device)
+    logits = model(ids[:, :-1])  # (B, T, V)
+    return F.cross_entropy(logits.flatten(0, 1), ids[:, 1:].flatten())  # (B * T, V), (B * T,)
+
+
+def check_stream(stream: np.ndarray, T: int) -> None:
+    """Raises ValueError where a stream has no stretch of T + 1 tokens."""
+    if stream.ndim != 1 or not 0 < T < len(stream):
+        raise ValueError(f"stream must be one row of more than T = {T} ids, got shape {stream.shape}")
 
 
 def train(

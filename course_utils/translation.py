@@ -10,6 +10,7 @@ import argparse
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
+from datetime import date
 from typing import NamedTuple
 
 import numpy as np
@@ -36,7 +37,7 @@ LONGEST = 40  # pieces of a sentence, its END counted; the 0.1 % of pairs that a
 END = 0  # the id of bpe.END: ends a source and a target, and begins a target
 IGNORED = -100  # the target of a padded position, which cross_entropy leaves out
 CONFIG = Config(V=PIECES, T=64, C=192, nh=6, layers=3, dropout=0.1)
-OPTIONS = Options(steps=9_000, lr=2e-3, warmup=500, every=500, mixed=True)
+OPTIONS = Options(steps=5_000, lr=2e-3, warmup=500, every=500, mixed=True)
 BATCH = 128
 
 
@@ -112,6 +113,20 @@ def translate(
     else:
         ids = beam_search(step, len(sources), END, END, limit, beams, alpha)
     return tokenizer.decode_batch(ids)
+
+
+def translate_all(
+    model: Transformer, tokenizer: Tokenizer, sentences: Sequence[str], beams: int = 1, alpha: float = 0.6
+) -> list[str]:
+    """`translate` for many sentences, those of like length together; returned in the order given."""
+    order = sorted(range(len(sentences)), key=lambda i: len(sentences[i]))
+    found = {}
+    for start in range(0, len(order), BATCH):
+        part = order[start : start + BATCH]
+        found |= zip(
+            part, translate(model, tokenizer, [sentences[i] for i in part], beams, alpha), strict=True
+        )
+    return [found[i] for i in range(len(sentences))]
 
 
 def check_sentences(sentences: Sequence[str]) -> list[str]:
@@ -213,11 +228,26 @@ def tokenizer() -> Tokenizer:
     return Tokenizer.from_file(str(FOLDER / "tokenizer.json"))
 
 
-def save(model: Transformer, config: Config) -> None:
-    """Store the weights in half precision, 2 bytes each."""
+def card() -> dict:
+    """What is known of the stored translator: options, (step, nats a piece) of each validation, versions."""
+    return json.loads((FOLDER / "card.json").read_text("utf-8"))
+
+
+def save(model: Transformer, config: Config, options: Options, history: History) -> None:
+    """Store the weights in half precision, 2 bytes each, the config, and how they came about."""
     half = {name: p.detach().half().cpu().contiguous() for name, p in model.named_parameters()}
     save_file(half, FOLDER / "model.safetensors")
     (FOLDER / "config.json").write_text(json.dumps(asdict(config), indent=1) + "\n", "utf-8")
+    known = {
+        "command": "python -m course_utils.translation",
+        "licence": "trained on Tatoeba sentences, CC BY 2.0 FR; weights MIT",
+        "options": {k: v for k, v in asdict(options).items() if k != "checkpoint"},
+        "pairs a batch": BATCH,
+        "torch": torch.__version__,
+        "date": date.today().isoformat(),
+        "valid": history.valid,
+    }
+    (FOLDER / "card.json").write_text(json.dumps(known, indent=1) + "\n", "utf-8")
 
 
 def train_translator(
@@ -229,6 +259,13 @@ def train_translator(
     known, held = Pairs(sides["train"], pieces), Pairs(sides["valid"], pieces)
     history = train(model, known.batches(BATCH, options.seed), translation_loss, options, held.nats)
     return model, history
+
+
+def train_large(sides: dict[str, pd.DataFrame]) -> Transformer:
+    """A larger translator, for a GPU: width 512, six layers each way, 20 passes over the pairs."""
+    config = replace(CONFIG, C=512, nh=8, layers=6)
+    options = replace(OPTIONS, steps=20_000, lr=7e-4, warmup=2_000, mixed=None)
+    return train_translator(config, options, sides)[0]
 
 
 def main() -> None:
@@ -245,7 +282,7 @@ def main() -> None:
     model, history = train_translator(CONFIG, options, sides)
     print(f"{len(history.loss)} steps, validation {history.valid[-1][1]:.3f} nats a piece")
     if len(history.loss) == steps:
-        save(model, CONFIG)
+        save(model, CONFIG, options, history)
 
 
 if __name__ == "__main__":
