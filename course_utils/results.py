@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from course_utils import runtime
-from course_utils.experiments import Task, nb01, nb03
+from course_utils.experiments import Task, nb01, nb03, nb03b
 from course_utils.experiments.nb01 import CBOW, SKIP_GRAM
 
 __all__ = ["CBOW", "EXPERIMENTS", "SKIP_GRAM", "Experiment", "load", "run"]
@@ -35,6 +35,7 @@ class Experiment(NamedTuple):
 EXPERIMENTS = {
     "word_vectors": Experiment(nb01.word_vectors, ("gensim", "numpy", "scipy", "scikit-learn", "torch")),
     "ablations": Experiment(nb03.ablations, ("numpy", "sacrebleu", "tokenizers", "torch")),
+    "translation": Experiment(nb03b.translations, ("numpy", "sacrebleu", "tokenizers", "torch")),
 }
 
 
