@@ -11,13 +11,14 @@ import torch
 from course_utils.exercises import expect
 
 
-def numbers(value: object, what: str, nan: str = "") -> np.ndarray:
+def numbers(value: object, what: str, nan: str = "", infinite: str = "") -> np.ndarray:
     """The result as a float64 array of any shape: from a tensor, an array, a number, or lists of these.
 
     Args:
         value: what the reader's function returned.
         what: its name in the diagnosis.
         nan: where a NaN is likely to come from in this exercise.
+        infinite: where an infinity is.
 
     Raises:
         Wrong: it is None, no array of real numbers, or holds a NaN or an infinity.
@@ -34,7 +35,9 @@ def numbers(value: object, what: str, nan: str = "") -> np.ndarray:
         f"{what} should be numbers in a list, an array or a tensor, got {kind}",
     )
     expect(not np.isnan(result).any(), f"{what} holds NaN" + (f": {nan}" if nan else ""))
-    expect(np.isfinite(result).all(), f"{what} holds an infinite number")
+    expect(
+        np.isfinite(result).all(), f"{what} holds an infinite number" + (f": {infinite}" if infinite else "")
+    )
     return result.astype(np.float64)
 
 
@@ -44,6 +47,7 @@ def array(
     what: str,
     shapes: Mapping[tuple[int, ...], str] | None = None,
     nan: str = "",
+    infinite: str = "",
 ) -> np.ndarray:
     """The result as a float64 array of the given shape.
 
@@ -53,11 +57,12 @@ def array(
         what: its name in the diagnosis.
         shapes: what a result of another shape tells about the answer.
         nan: where a NaN is likely to come from in this exercise.
+        infinite: where an infinity is.
 
     Raises:
         Wrong: it is no array of finite numbers, or has another shape.
     """
-    result = numbers(value, what, nan)
+    result = numbers(value, what, nan, infinite)
     if result.shape != shape:
         known = (shapes or {}).get(result.shape)
         expect(False, known or f"{what} should have shape {shape}, got {result.shape}")
@@ -109,6 +114,25 @@ def ratio_of(a: np.ndarray, b: np.ndarray) -> float | None:
 def signed(x: float, decimals: int = 3) -> str:
     """A number for a diagnosis, with a true minus sign, and none before a zero."""
     return f"{round(x, decimals) + 0.0:.{decimals}f}".replace("-", "−")
+
+
+def none_of(got: np.ndarray, mistakes: Mapping[str, object], tolerance: float = 1e-4) -> None:
+    """Raises Wrong with the diagnosis of the first known mistake that gives these numbers.
+
+    Args:
+        got: the result.
+        mistakes: diagnosis → what that mistake gives, of the result's shape, or a tuple of such results.
+        tolerance: absolute and relative.
+    """
+    for diagnosis, values in mistakes.items():
+        for value in values if isinstance(values, tuple) else (values,):
+            expect(not np.allclose(got, np.asarray(value), tolerance, tolerance), diagnosis)
+
+
+def by_hand(answer: Callable, *ready: str) -> None:
+    """Raises Wrong where an answer uses what it was to write out itself."""
+    used = sorted(set(ready) & names_in(answer))
+    expect(not used, f"right, but write it out yourself, without {' or '.join(used)}")
 
 
 def names_in(answer: Callable) -> set[str]:
