@@ -31,7 +31,7 @@ def split_heads(answer: Callable) -> None:
         (B, T, C): "nothing is split yet",
     }
     x = torch.arange(B * T * C).float().view(B, T, C)  # each number tells where it stood
-    got = array(answer(x.clone(), nh), (B, nh, T, hs), "the heads", shapes)
+    got = array(answer(x.clone(), nh), (B, nh, T, hs), "the answer", shapes)
     _each_once(got, x.numpy())
     _places(got, *np.unravel_index(got.astype(int), x.shape))
     for (b, t, c), n in {(1, 5, 6): 3, (3, 2, 4): 1, (2, 4, 4): 4}.items():
