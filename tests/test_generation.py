@@ -193,7 +193,7 @@ def test_it_does_not_stop_while_a_longer_one_can_win():
 
     def step(last, rows):
         first, on, over = (
-            torch.tensor([[0.5, 0.5, 0]]),
+            torch.tensor([[0.6, 0.4, 0]]),
             torch.tensor([[0, 0, 1.0]]),
             torch.tensor([[1.0, 0, 0]]),
         )
@@ -204,6 +204,22 @@ def test_it_does_not_stop_while_a_longer_one_can_win():
     step.calls = 0
     (found,) = beam_search(step, 1, START, END, 20, beams=2, alpha=1.0)
     assert found == [1, *[2] * 11]
+
+
+@pytest.mark.parametrize(("ratio", "expected"), [(1.16, [1]), (1.17, [])])
+def test_the_penalty_is_the_papers(ratio, expected):
+    """log p may be 7 / 6 of that of ending at once, no more, for one token before the end (alpha 1)."""
+    first = torch.zeros(1, 40)
+    first[0, :2] = torch.tensor([-1, -ratio]).exp()  # to end, to say 1 and then end
+    first[0, 2:] = (1 - first.sum()) / 38
+    others = torch.zeros(1, 40)
+    others[0, 2:] = 1 / 38
+
+    def step(last, rows):
+        chances = {START: first, 1: torch.eye(40)[:1]}
+        return torch.cat([chances.get(int(token), others) for token in last]).log()
+
+    assert beam_search(step, 1, START, END, 6, beams=4, alpha=1.0) == [expected]
 
 
 def test_more_beams_find_better_ones_on_the_whole():
