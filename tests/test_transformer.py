@@ -184,6 +184,16 @@ def test_dropout_follows_the_embedding_and_each_sublayer(kind):
     assert torch.equal(model(*inputs), kind(SMALL)(*inputs))
 
 
+def test_an_embedding_drops_last():
+    """After its norm: what is dropped is 0, the rest is scaled by 1 / (1 - p)."""
+    embedding, ids = Embedding(replace(SMALL, dropout=0.5, norm_embedding=True)), words(seeded(0), 4, 12)
+    nn.init.normal_(embedding.tokens.weight, generator=seeded(1))
+    torch.manual_seed(0)
+    dropped, whole = embedding(ids).detach(), embedding.eval()(ids).detach()
+    assert 0.4 < (dropped == 0).float().mean() < 0.6
+    assert_close(dropped, (2 * whole).where(dropped != 0, 0.0), "dropout")
+
+
 @pytest.mark.parametrize("norm_embedding", [False, True])
 @pytest.mark.parametrize("scale", [False, True])
 @pytest.mark.parametrize("segments", [0, 3])
@@ -717,7 +727,7 @@ def test_a_seed_decides_every_weight_whatever_was_drawn_before(kind):
 
 def test_encoder_and_decoder_of_one_model_begin_unlike():
     model = Transformer(SMALL)
-    first = [part.stack.layers[0].feed_forward.inner.weight for part in (model.encoder, model.decoder)]
+    first = [part.stack.layers[0].self_attention.query.weight for part in (model.encoder, model.decoder)]
     assert not torch.equal(*first)
 
 
