@@ -30,7 +30,7 @@ AS_ROOT = $$(test "$$(id -u)" != 0 || echo --allow-root)
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup lab test test-all check sync execute assets results bench html FORCE
+.PHONY: help setup lab test test-all check sync execute assets results translator bench html FORCE
 
 help: ## list the targets
 	@echo "make TARGET, where TARGET is one of:"
@@ -68,6 +68,9 @@ results: $(VENV)/.lab ## run again what takes longer than a page may, into data/
 
 bench: $(VENV)/.lab ## time the models beside libraries', into build/bench.json (BENCH_ARGS=NAME for one)
 	$(FIXED) $(PY) tests/benchmarks/bench.py $(BENCH_ARGS)
+
+translator: $(VENV)/.lab ## train notebook 03b's translator again, an hour of a core; stopped, it goes on where it was
+	OMP_NUM_THREADS=1 $(PY) -m course_utils.translation
 
 html: $(VENV)/.lab ## static pages in build/html (NB=… for one)
 	$(PY) -m nbconvert --to html --output-dir build/html --embed-images \

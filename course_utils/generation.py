@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import torch
 
-__taught__ = ["greedy", "beam_search"]
+__taught__ = ["greedy", "Beams", "beam_search"]
 
 Step = Callable[[torch.Tensor, torch.Tensor | None], torch.Tensor]
 
