@@ -177,6 +177,7 @@ def test_a_prediction_is_wider_than_the_mean_and_stays_so():
 
 WORDS = [
     "el",
+    "El",
     "la",
     "perro",
     "gato",

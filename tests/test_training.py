@@ -13,6 +13,7 @@ import time
 from collections import Counter
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
@@ -22,7 +23,16 @@ from torch import nn
 
 from course_utils import training
 from course_utils.runtime import generator
-from course_utils.training import Options, Run, descend, interrupts, shuffled, train
+from course_utils.training import (
+    Options,
+    Run,
+    descend,
+    interrupts,
+    next_token_loss,
+    shuffled,
+    train,
+    windows,
+)
 
 QUICK = Options(steps=12, lr=0.01, warmup=3, every=4)
 X = torch.randn(64, 6, generator=generator(1))
@@ -647,3 +657,38 @@ def test_by_length_little_is_padding_and_the_batches_are_in_no_order_of_length()
 def test_batches_that_cannot_be_are_named(arguments, message):
     with pytest.raises(ValueError, match=f"^{message}$"):
         shuffled(*arguments)
+
+
+# --- a stream of tokens -------------------------------------------------------------------------------------
+
+
+def test_stretches_are_runs_of_the_stream_and_reach_its_ends():
+    stream = np.arange(500, 520, dtype=np.uint16)
+    drawn = [windows(stream, 8, 6)(step) for step in range(60)]
+    assert all(rows.shape == (8, 7) and rows.dtype == torch.int64 for rows in drawn)
+    assert all((rows == rows[:, :1] + torch.arange(7)).all() for rows in drawn)
+    starts = Counter(torch.cat(drawn)[:, 0].tolist())
+    assert set(starts) == set(range(500, 514))  # the last stretch ends with the stream
+
+
+def test_stretches_are_a_function_of_step_and_seed():
+    stream = np.arange(1000)
+    first, again, other = windows(stream, 4, 9), windows(stream, 4, 9), windows(stream, 4, 9, seed=1)
+    assert all(torch.equal(first(step), again(step)) for step in (3, 0, 3))
+    assert len({tuple(draw(step)[:, 0].tolist()) for draw in (first, other) for step in range(5)}) == 10
+
+
+def test_a_stretch_may_be_the_whole_stream_and_no_more():
+    assert windows(np.arange(5), 1, 4)(0).tolist() == [[0, 1, 2, 3, 4]]
+    for stream, T in ((np.arange(5), 5), (np.arange(5), 0), (np.ones((5, 5)), 3)):
+        with pytest.raises(ValueError, match=f"^stream must be one row of more than T = {T} ids"):
+            windows(stream, 1, T)
+
+
+def test_the_next_tokens_loss_by_hand():
+    """A bigram table as the model: each token's -log p given the one before, averaged."""
+    table = nn.Embedding(11, 11)
+    ids = torch.randint(0, 11, (3, 8), generator=generator(0))
+    logs = table.weight.log_softmax(-1)
+    expected = [-float(logs[row[t], row[t + 1]].detach()) for row in ids for t in range(7)]
+    assert next_token_loss(table, ids).item() == pytest.approx(sum(expected) / len(expected), rel=1e-5)

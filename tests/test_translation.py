@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from course_utils import bpe, translation
 from course_utils.generation import beam_search, greedy
 from course_utils.runtime import device, generator
-from course_utils.training import Options, train
+from course_utils.training import History, Options, train
 from course_utils.transformer import Config, Transformer
 from course_utils.translation import (
     END,
@@ -24,6 +24,7 @@ from course_utils.translation import (
     decoding_step,
     pair_batch,
     translate,
+    translate_all,
     translation_loss,
     word_dictionary,
 )
@@ -247,6 +248,13 @@ def test_a_batch_is_translated_as_each_by_itself(half_trained, beams):
     assert len(set(together)) > 6
 
 
+@pytest.mark.parametrize("batch", [1, 5, 128])
+def test_many_are_translated_in_the_order_given(half_trained, monkeypatch, batch):
+    monkeypatch.setattr(translation, "BATCH", batch)
+    expected = [translate(half_trained, PIECES, [text], beams=2)[0] for text in HELD_OUT]
+    assert translate_all(half_trained, PIECES, HELD_OUT, beams=2) == expected
+
+
 def test_search_finds_likelier_translations(half_trained):
     def likelihood(beams):
         found = [ids_of([text])[0] for text in translate(half_trained, PIECES, HELD_OUT, beams, alpha=0.0)]
@@ -365,10 +373,12 @@ def test_weights_come_back_in_half_precision(workshop):
     (workshop / "tokenizer.json").write_text(PIECES.to_str(), "utf-8")
     config = replace(CONFIG, norm="post", hidden=48)
     model = Transformer(config, seed=3)
-    translation.save(model, config)
+    translation.save(model, config, Options(steps=7), History(valid=[(7, 1.5)]))
     loaded, pieces = translation.load()
     assert (workshop / "model.safetensors").stat().st_size < 2.2 * sum(p.numel() for p in model.parameters())
     assert json.loads((workshop / "config.json").read_text("utf-8"))["hidden"] == 48
+    assert translation.card()["options"]["steps"] == 7
+    assert translation.card()["valid"] == [[7, 1.5]]
     for (name, ours), (other, theirs) in zip(
         loaded.named_parameters(), model.named_parameters(), strict=True
     ):
