@@ -288,13 +288,13 @@ def test_an_untrained_model_translates_up_to_its_limit(beams):
 
 
 def test_a_sentence_may_be_as_long_as_the_model_reads():
-    model = Transformer(replace(CONFIG, T=12)).to(device())
-    words = [n for n in range(1, 12) if len(ids_of([" ".join(ENGLISH[:n])])[0]) <= 11]
-    assert len(translate(model, PIECES, [" ".join(ENGLISH[: max(words)])])) == 1
-    with pytest.raises(
-        ValueError, match=r"^sentences must have at most T = 12 pieces, the end counted, got one"
-    ):
-        translate(model, PIECES, ["a dog", " ".join(ENGLISH)])
+    text = " ".join(ENGLISH)
+    pieces = len(ids_of([text])[0])
+    fits, falls_short = (Transformer(replace(CONFIG, T=T)).to(device()) for T in (pieces + 1, pieces))
+    assert len(translate(fits, PIECES, ["a dog", text])) == 2
+    message = f"sentences must have at most T = {pieces} pieces, the end counted, got one of {pieces + 1}"
+    with pytest.raises(ValueError, match=f"^{message}$"):
+        translate(falls_short, PIECES, ["a dog", text])
 
 
 @pytest.mark.parametrize(
@@ -345,7 +345,9 @@ def test_the_command_trains_stores_and_is_done(workshop, monkeypatch, capsys):
     assert next(model.parameters()).device.type == device()
     assert len(translate(model, pieces, HELD_OUT[:2])) == 2
     stored = (workshop / "model.safetensors").read_bytes()
-    command(monkeypatch)  # the run is over: it stores the same again
+    with monkeypatch.context() as patched:  # the run is over: not a step more, and the same is stored again
+        patched.setattr(translation, "translation_loss", lambda *_: pytest.fail("no step is left"))
+        command(patched)
     assert (workshop / "model.safetensors").read_bytes() == stored
     command(monkeypatch, "--steps", "6")
     assert "6 steps" in capsys.readouterr().out
