@@ -106,11 +106,11 @@ def shuffled(
     @lru_cache(maxsize=1)
     def epoch(number: int) -> list[torch.Tensor]:
         draw = generator(seed * 1_000_003 + number)
-        order = torch.randperm(N, generator=draw)
+        order = torch.randperm(N, generator=draw)[: N // B * B]
         if lengths is not None:
             pools = order.split(POOL * B)
             order = torch.cat([pool[lengths[pool].argsort(stable=True)] for pool in pools])
-        rows = order[: N // B * B].split(B)
+        rows = order.split(B)
         return [rows[i] for i in torch.randperm(len(rows), generator=draw)]
 
     return lambda step: epoch(step // (N // B))[step % (N // B)]

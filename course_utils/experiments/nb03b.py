@@ -50,9 +50,7 @@ METHODS = {
     "copy the source": copied,
     "dictionary": word_for_word,
     "greedy": by_model,
-    "beam 2": partial(by_model, beams=2),
     "beam 4": partial(by_model, beams=4),
-    "beam 8": partial(by_model, beams=8),
     "beam 4, no length penalty": partial(by_model, beams=4, alpha=0.0),
 }
 
