@@ -195,8 +195,7 @@ def train(
             run.update(value)
             bar.update()
             if run.step % options.every == 0 or run.step == options.steps:
-                run.validate(validate)
-                run.save()
+                run.measure(validate)
         run.save()
     return run.finish()
 
@@ -283,6 +282,11 @@ class Run:
         self.history.loss.append(number)
         self.history.norm.append(norm)
         self.step += 1
+
+    def measure(self, validate: Callable[[nn.Module], float] | None) -> None:
+        """Validate and keep a checkpoint, each where it is asked for."""
+        self.validate(validate)
+        self.save()
 
     def validate(self, validate: Callable[[nn.Module], float] | None) -> None:
         """Measure the model without dropout or gradients; with patience, remember the best weights."""

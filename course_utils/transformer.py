@@ -256,7 +256,7 @@ class Encoder(nn.Module):
     """Encoder-only: every token reads every other; one state a token comes out (BERT's shape)."""
 
     def __init__(self, config: Config, embedding: Embedding | None = None, seed: int = 0) -> None:
-        """embedding: one to share, which is drawn anew too, or None for its own. seed: of the first weights."""
+        """embedding: one to share, drawn anew too, or None for its own. seed: of the first weights."""
         super().__init__()
         self.embedding = embedding or Embedding(config)
         self.stack = Stack(config)
