@@ -9,7 +9,7 @@ from typing import NamedTuple
 from course_utils import text
 from course_utils import translation as tr
 from course_utils.experiments import Row, Task
-from course_utils.metrics import translation_scores
+from course_utils.metrics import Interval, translation_differences, translation_scores
 from course_utils.splits import translation_split
 
 
@@ -36,9 +36,12 @@ def copied(sentences: Sequence[str]) -> list[str]:
 
 
 def word_for_word(sentences: Sequence[str]) -> list[str]:
-    """Each word's likeliest partner in its place; unknown words stay."""
+    """Each word's likeliest partner in its place; unknown words stay, so do a capital and the last mark."""
     words = [text.tokenise(text.normalise(sentence)) for sentence in sentences]
-    return [" ".join(corpus().dictionary.get(word, word) for word in row) for row in words]
+    said = [" ".join(corpus().dictionary.get(word, word) for word in row) for row in words]
+    marks = [sentence.strip()[-1] for sentence in sentences]
+    pairs = zip(said, marks, strict=True)
+    return [s[:1].upper() + s[1:] + (mark if mark in ".!?" else "") for s, mark in pairs]
 
 
 def by_model(sentences: Sequence[str], beams: int = 1, alpha: float = 0.6) -> list[str]:
@@ -56,9 +59,23 @@ METHODS = {
 
 
 def scored(method: Callable[[Sequence[str]], list[str]]) -> Row:
-    """BLEU and chrF of the test side with 95 % intervals over sentences, as [low, estimate, high]."""
-    scores = translation_scores(method(corpus().english), corpus().spanish)
-    return {"sentences": len(corpus().english)} | {k: [round(x, 2) for x in v] for k, v in scores.items()}
+    """BLEU and chrF of the test side with 95 % intervals over sentences, as [low, estimate, high].
+
+    "over greedy" holds the same of the difference from greedy decoding, paired by sentence.
+    """
+    said, right = method(corpus().english), corpus().spanish
+    row: Row = {"sentences": len(said)} | _rounded(translation_scores(said, right))
+    return row | {"over greedy": _rounded(translation_differences(said, greedily(), right))}
+
+
+@cache
+def greedily() -> list[str]:
+    """The stored translator's greedy translations of the test side."""
+    return by_model(corpus().english)
+
+
+def _rounded(scores: dict[str, Interval]) -> Row:
+    return {name: [round(value, 2) for value in interval] for name, interval in scores.items()}
 
 
 def translations() -> Iterator[Task]:
