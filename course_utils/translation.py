@@ -195,9 +195,8 @@ def word_dictionary(english: Sequence[str], spanish: Sequence[str], rounds: int 
     sides = [[text.tokenise(text.normalise(s)) for s in sentences] for sentences in (english, spanish)]
     e_words, s_words = (text.Vocabulary(side) for side in sides)
     pairs = [(e_words.encode(e), s_words.encode(s)) for e, s in zip(*sides, strict=True)]
-    e = np.concatenate(
-        [np.tile(np.array(es, int), len(ss)) for es, ss in pairs]
-    )  # a link for each pair of words
+    # a link for each pair of words, one English and one Spanish
+    e = np.concatenate([np.tile(np.array(es, int), len(ss)) for es, ss in pairs])
     s = np.concatenate([np.repeat(np.array(ss, int), len(es)) for es, ss in pairs])
     fan = np.concatenate([np.full(len(ss), len(es)) for es, ss in pairs if es])  # links of each Spanish word
     slot = np.repeat(np.arange(len(fan)), fan)

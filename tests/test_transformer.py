@@ -239,10 +239,16 @@ TORCHS = {
 }
 
 
+def renamed(name, table):
+    """Our name of a tensor in a library's words."""
+    for ours, theirs in table.items():
+        name = name.replace(ours, theirs)
+    return name
+
+
 def as_torchs(tensors, name):
     """Of torch's tensors, the one of our name; a layer's last norm is its second there or its third."""
-    for ours, theirs in TORCHS.items():
-        name = name.replace(ours, theirs)
+    name = renamed(name, TORCHS)
     third = name.replace("around_feed_forward.norm", "norm3")
     name = third if third in tensors else name.replace("around_feed_forward.norm", "norm2")
     return named_as_torchs(tensors, name)
@@ -432,15 +438,12 @@ GPT2S = {
 
 
 def as_berts(tensors, name):
-    for ours, theirs in BERTS.items():
-        name = name.replace(ours, theirs)
-    return tensors[name]
+    return tensors[renamed(name, BERTS)]
 
 
 def as_gpt2s(tensors, name):
     """Query, key and value are one there; and its matrices are stored transposed."""
-    for ours, theirs in GPT2S.items():
-        name = name.replace(ours, theirs)
+    name = renamed(name, GPT2S)
     if part := re.search(r"(query|key|value)\.", name):
         whole = tensors[name.replace(part[0], "c_attn.")]
         tensor = whole.chunk(3, dim=-1)[("query", "key", "value").index(part[1])]

@@ -9,7 +9,7 @@ import torch
 
 from course_utils.attention import attention, causal_mask
 from course_utils.exercises import Exercise, expect
-from course_utils.exercises.properties import array, does_not_leak, names_in, numbers, signed
+from course_utils.exercises.properties import array, by_hand, does_not_leak, numbers, signed
 
 X = torch.tensor([[1, 0, 0, 0, 1], [0, 1, 1, 0, 0], [0, 0, 1, 1, 0]], dtype=torch.float64)  # I, love, AI
 Ask = Callable[..., torch.Tensor]
@@ -63,8 +63,7 @@ def causal_attention(answer: Callable) -> None:
     q, k, v = (torch.randn(3, 9, generator=draw) for _ in range(3))
     sizes = "right for T = 6 and hs = 4, but not for T = 3 and hs = 9: read both from q.shape"
     expect(_same(ask(q, k, v), _wanted(q, k, v)), sizes)
-    ready = {"attention", "scaled_dot_product_attention", "MultiheadAttention"} & names_in(answer)
-    expect(not ready, f"right, but write it out yourself, without {' or '.join(sorted(ready))}")
+    by_hand(answer, "attention", "scaled_dot_product_attention", "MultiheadAttention")
 
 
 def _same(a: torch.Tensor, b: torch.Tensor) -> bool:

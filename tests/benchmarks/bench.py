@@ -17,7 +17,7 @@ import resource
 import sys
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from multiprocessing import get_context
 from pathlib import Path
 from statistics import median
@@ -30,6 +30,7 @@ from torch import nn
 from torch.utils.benchmark import Timer
 from transformers import GPT2Config, GPT2LMHeadModel
 
+from course_utils.attention import MultiHeadAttention
 from course_utils.runtime import device, generator
 from course_utils.transformer import Config, Decoder, Stack
 
@@ -97,6 +98,18 @@ class Training:
         return loss.detach()
 
 
+def our_config(size: Size, **switches: object) -> Config:
+    """The course's config of that size; B is the batch's."""
+    sizes = asdict(size)
+    del sizes["B"]
+    return Config(**sizes, **switches)
+
+
+def side_by_side(heads: MultiHeadAttention, name: str) -> torch.Tensor:
+    """Query, key and value's weights, (3C, C), or biases, (3C,), in one, as the libraries keep them."""
+    return torch.cat([getattr(part, name) for part in (heads.query, heads.key, heads.value)])
+
+
 # --- GPT ---------------------------------------------------------------------------------------------------
 
 
@@ -108,17 +121,7 @@ def tokens(size: Size) -> tuple[torch.Tensor, torch.Tensor]:
 
 def our_gpt(size: Size) -> Training:
     """The course's decoder in GPT-2's shape."""
-    config = Config(
-        V=size.V,
-        T=size.T,
-        C=size.C,
-        nh=size.nh,
-        layers=size.layers,
-        dropout=size.dropout,
-        positions="learned",
-        activation="gelu_tanh",
-        scale=False,
-    )
+    config = our_config(size, positions="learned", activation="gelu_tanh", scale=False)
     x, y = tokens(size)
     return Training(Decoder(config), lambda model: F.cross_entropy(model(x).flatten(0, 1), y.flatten()))
 
@@ -142,8 +145,8 @@ def copy_gpt(ours: Decoder, theirs: GPT2LMHeadModel) -> None:
     pairs = [(ours.stack.norm, gpt.ln_f)]
     for mine, block in zip(ours.stack.layers, gpt.h, strict=True):
         heads = mine.self_attention
-        block.attn.c_attn.weight.copy_(torch.cat([p.weight for p in (heads.query, heads.key, heads.value)]).T)
-        block.attn.c_attn.bias.copy_(torch.cat([p.bias for p in (heads.query, heads.key, heads.value)]))
+        block.attn.c_attn.weight.copy_(side_by_side(heads, "weight").T)
+        block.attn.c_attn.bias.copy_(side_by_side(heads, "bias"))
         pairs += [(heads.out, block.attn.c_proj), (mine.around_self.norm, block.ln_1)]
         pairs += [(mine.feed_forward.inner, block.mlp.c_fc), (mine.feed_forward.outer, block.mlp.c_proj)]
         pairs += [(mine.around_feed_forward.norm, block.ln_2)]
@@ -163,11 +166,8 @@ def states(size: Size) -> tuple[torch.Tensor, torch.Tensor]:
 
 def our_encoder(size: Size) -> Training:
     """The course's layers without switches: the paper's encoder."""
-    config = Config(
-        V=1, T=size.T, C=size.C, nh=size.nh, layers=size.layers, dropout=size.dropout, norm="post"
-    )
     x, y = states(size)
-    return Training(Stack(config), lambda model: F.mse_loss(model(x), y))
+    return Training(Stack(our_config(size, norm="post")), lambda model: F.mse_loss(model(x), y))
 
 
 def torch_encoder(size: Size) -> Training:
@@ -183,10 +183,8 @@ def copy_encoder(ours: Stack, theirs: nn.TransformerEncoder) -> None:
     """PyTorch keeps query, key and value in one matrix."""
     for mine, layer in zip(ours.layers, theirs.layers, strict=True):
         heads = mine.self_attention
-        layer.self_attn.in_proj_weight.copy_(
-            torch.cat([p.weight for p in (heads.query, heads.key, heads.value)])
-        )
-        layer.self_attn.in_proj_bias.copy_(torch.cat([p.bias for p in (heads.query, heads.key, heads.value)]))
+        layer.self_attn.in_proj_weight.copy_(side_by_side(heads, "weight"))
+        layer.self_attn.in_proj_bias.copy_(side_by_side(heads, "bias"))
         layer.self_attn.out_proj.load_state_dict(heads.out.state_dict())
         layer.linear1.load_state_dict(mine.feed_forward.inner.state_dict())
         layer.linear2.load_state_dict(mine.feed_forward.outer.state_dict())
@@ -197,6 +195,10 @@ def copy_encoder(ours: Stack, theirs: nn.TransformerEncoder) -> None:
 # --- the races ---------------------------------------------------------------------------------------------
 
 STEP = "forward, backward, fused AdamW"
+GROWING = {
+    "T": [Size(T=T, B=2) for T in (64, 128, 256, 512, 1024)],
+    "layers": [Size(layers=layers, B=4) for layers in (1, 2, 4, 8)],
+}
 RACES = {
     "gpt_train_vs_hf": Race(
         our_gpt,
@@ -204,8 +206,7 @@ RACES = {
         copy_gpt,
         f"{STEP}; Decoder against GPT2LMHeadModel (sdpa, no cache)",
         tables={
-            "T": [Size(T=T, B=2) for T in (64, 128, 256, 512, 1024)],
-            "layers": [Size(layers=layers, B=4) for layers in (1, 2, 4, 8)],
+            **GROWING,
             "C": [Size(C=C, B=4) for C in (64, 128, 256, 512)],
         },
     ),
@@ -214,10 +215,7 @@ RACES = {
         torch_encoder,
         copy_encoder,
         f"{STEP}; Stack against nn.TransformerEncoder, post-LN, relu, no embedding",
-        tables={
-            "T": [Size(T=T, B=2) for T in (64, 128, 256, 512, 1024)],
-            "layers": [Size(layers=layers, B=4) for layers in (1, 2, 4, 8)],
-        },
+        tables=GROWING,
     ),
     "encoder_train_vs_torch_dropout": Race(
         our_encoder,
