@@ -19,9 +19,73 @@ from typing import NamedTuple
 
 import numpy as np
 
+__taught__ = ["transition_matrix", "stationary"]
+
 Ids = Sequence[int] | np.ndarray
 WITHOUT_ESTIMATE = (0.0, 0.5, 1.0, 1.5)  # what KenLM's lmplz --discount_fallback takes
 _LARGEST_KEY = np.iinfo(np.int64).max
+
+
+def transition_matrix(tokens: Ids, V: int, add: float = 0.0) -> np.ndarray:
+    """The probability of each token after each token: counts of pairs, every row divided by its sum.
+
+    Args:
+        tokens: (N,) ids in 0 … V − 1.
+        V: vocabulary size.
+        add: what each count is raised by first, so that no pair is impossible (Laplace's is 1).
+
+    Returns:
+        (V, V) float64, P[a, b] = p(b | a). With `add` 0 the row of a token that nothing follows is uniform.
+
+    Raises:
+        ValueError: `tokens` is no row of ids in 0 … V − 1, or `add` is negative.
+
+    Source: Markov 1913, who counted vowels and consonants; Jurafsky & Martin, "Speech and language
+    processing", chapter 3.
+    """
+    row = check_tokens(tokens, V, add)
+    counts = np.bincount(row[:-1] * V + row[1:], minlength=V * V).reshape(V, V) + float(add)  # (V, V)
+    totals = counts.sum(axis=1, keepdims=True)  # (V, 1)
+    return np.divide(counts, totals, out=np.full((V, V), 1 / V), where=totals > 0)
+
+
+def check_tokens(tokens: Ids, V: int, add: float) -> np.ndarray:
+    """The ids as (N,) int64. Raises ValueError where a transition matrix cannot be counted from them."""
+    check_sizes(2, V)
+    if not 0 <= add < np.inf:
+        raise ValueError(f"add must be 0 or more, got {add}")
+    return as_ids("tokens", tokens, V)
+
+
+def stationary(P: np.ndarray, tolerance: float = 1e-12, limit: int = 10_000) -> np.ndarray:
+    """The distribution that a step of the chain leaves as it is: π P = π, by taking steps until none matters.
+
+    Args:
+        P: (V, V) transition matrix.
+        tolerance: how little, in all, the last step may change.
+        limit: steps at most.
+
+    Returns:
+        (V,) float64, adding up to 1; the one reached from the uniform distribution, if there are several.
+
+    Raises:
+        ValueError: P is no transition matrix, or the chain does not settle, as one that moves in a circle.
+    """
+    check_transitions(P)
+    pi = np.full(len(P), 1 / len(P))  # (V,)
+    for _ in range(limit):
+        before, pi = pi, pi @ P
+        if abs(pi - before).sum() < tolerance:
+            return pi / pi.sum()
+    raise ValueError(f"P does not settle within {limit} steps: its chain is periodic, or slow to mix")
+
+
+def check_transitions(P: np.ndarray) -> None:
+    """Raises ValueError unless P is square, not negative, and each row adds up to 1."""
+    if P.ndim != 2 or P.shape[0] != P.shape[1]:
+        raise ValueError(f"P must be square, (V, V), got shape {P.shape}")
+    if (P < 0).any() or not np.allclose(P.sum(axis=1), 1):
+        raise ValueError("P must hold probabilities, each row adding up to 1")
 
 
 class Level(NamedTuple):
