@@ -21,6 +21,7 @@ __taught__ = [
     "GRUCell",
     "unroll",
     "Recurrent",
+    "dropout_mask",
     "remember",
     "RecurrentLM",
     "truncated_loss",
@@ -199,9 +200,10 @@ class Recurrent(nn.Module):
         alive = None if lengths is None else padding_mask(lengths, x.shape[1]).mT  # (B, T, 1)
         state = state or (x.new_zeros(len(self.cells), len(x), self.C),) * self.cells[0].states
         starts, ends = list(zip(*state, strict=True)), []  # a state for each cell
+        rate = self.dropout if self.training else 0.0
         for layer in range(0, len(self.cells), self.directions):
-            mask, keep, sides = self.mask(x, x.shape[-1]), self.mask(x, self.C), []
-            x = x if mask is None else x * mask
+            mask, keep = (dropout_mask(x, width, rate, self.variational) for width in (x.shape[-1], self.C))
+            x, sides = x if mask is None else x * mask, []
             for k in range(layer, layer + self.directions):
                 y, end = unroll(self.cells[k], x, starts[k], alive, backwards=k > layer, keep=keep)
                 sides.append(y)
@@ -209,13 +211,25 @@ class Recurrent(nn.Module):
             x = torch.cat(sides, dim=-1)  # (B, T, directions * C)
         return x, tuple(torch.stack(parts) for parts in zip(*ends, strict=True))
 
-    def mask(self, x: torch.Tensor, width: int) -> torch.Tensor | None:
-        """(B, T, width) mask for x (B, T, …), 0 at what is dropped, else 1 / (1 - rate); or None for none."""
-        if not (self.training and self.dropout):
-            return None
-        B, T, _ = x.shape
-        ones = x.new_ones(B, 1 if self.variational else T, width)
-        return F.dropout(ones, self.dropout).expand(B, T, width)
+
+def dropout_mask(x: torch.Tensor, width: int, rate: float, same: bool) -> torch.Tensor | None:
+    """What to multiply by to drop a share of numbers: 0 where dropped, 1 / (1 - rate) elsewhere.
+
+    Args:
+        x: (B, T, …) sequences; B, T, device and precision are theirs.
+        width: numbers a step.
+        rate: share dropped.
+        same: one mask for all steps of a sequence; otherwise a new one each step.
+
+    Returns:
+        (B, T, width), or None where nothing is dropped.
+
+    Source: Gal & Ghahramani 2016, arXiv:1512.05287, section 4 (same); Srivastava et al. 2014 (dropout).
+    """
+    if not rate:
+        return None
+    B, T, _ = x.shape
+    return F.dropout(x.new_ones(B, 1 if same else T, width), rate).expand(B, T, width)
 
 
 def initialise(module: nn.Module, C: int, seed: int) -> None:
