@@ -1,4 +1,4 @@
-"""Kneser–Ney against its definition in plain Python, and the properties that make it a language model."""
+"""Counting models against their definitions in plain Python, and the properties that make them models."""
 
 import math
 from collections import Counter
@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from course_utils import bpe, ngram
-from course_utils.ngram import KneserNey
+from course_utils.ngram import KneserNey, stationary, transition_matrix
 from course_utils.splits import story_split
 
 V = 4
@@ -26,6 +26,87 @@ def natural(number, words, seed=0):
     row = np.minimum(generator.zipf(1.6, number), words) - 1
     row[1::2] = (row[:-1:2] // 2 + row[1::2]) % words
     return row
+
+
+# --- the transition matrix ---------------------------------------------------------------------------------
+
+
+@quick
+@given(ROWS, st.sampled_from([0, 0.01, 1, 2.5]))
+def test_a_transition_matrix_is_a_dictionary_of_pairs(row, add):
+    counts, P = Counter(grams(row, 2)), transition_matrix(row, V, add)
+    assert P.shape == (V, V)
+    assert P.dtype == np.float64
+    for a in range(V):
+        raised = [counts[a, b] + add for b in range(V)]
+        expected = [c / sum(raised) for c in raised] if sum(raised) else [1 / V] * V
+        assert P[a] == pytest.approx(expected, rel=1e-12)
+    assert P.sum(axis=1) == pytest.approx(np.ones(V), abs=1e-12)
+    assert P.min() > 0 or not add
+
+
+def test_a_token_that_nothing_follows_is_followed_by_any():
+    P = transition_matrix([0, 1, 0, 2], 4)
+    assert P.tolist() == [[0, 0.5, 0.5, 0], [1, 0, 0, 0], [0.25] * 4, [0.25] * 4]
+    assert (transition_matrix([2], 4) == 0.25).all()
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.int16, np.uint64])
+def test_a_transition_matrix_of_any_integers(dtype):
+    row = natural(3000, 200)
+    assert (transition_matrix(row.astype(dtype), 256) == transition_matrix(row.tolist(), 256)).all()
+
+
+@pytest.mark.parametrize("size", [1, 2, 7, 60])
+def test_the_stationary_distribution_is_the_left_eigenvector_of_1(size):
+    for seed in range(5):
+        P = np.random.default_rng(seed).random((size, size)) ** 4 + 1e-3
+        P /= P.sum(axis=1, keepdims=True)
+        values, vectors = np.linalg.eig(P.T)
+        expected = vectors[:, abs(values - 1).argmin()].real
+        pi = stationary(P)
+        assert pi.shape == (size,)
+        assert pi == pytest.approx(expected / expected.sum(), rel=1e-9)
+        assert pi @ P == pytest.approx(pi, rel=1e-9)
+        assert pi.sum() == pytest.approx(1, abs=1e-15)
+
+
+@quick
+@given(st.lists(IDS, min_size=1, max_size=60))
+def test_a_text_closed_to_a_circle_has_its_own_frequencies(row):
+    """Each token is left as often as it is entered. A token twice in a row lets the chain settle."""
+    circle = [row[0], *row]
+    pi = stationary(transition_matrix([*circle, row[0]], V))
+    assert pi == pytest.approx(np.bincount(circle, minlength=V) / len(circle), abs=1e-9)
+
+
+def test_where_a_chain_has_several_stationary_distributions_it_starts_from_the_uniform_one():
+    """Two islands, a third of the tokens and two thirds; inside each all is even."""
+    P = np.zeros((6, 6))
+    P[:2, :2], P[2:, 2:] = 1 / 2, 1 / 4
+    assert stationary(P) == pytest.approx(np.full(6, 1 / 6), rel=1e-12)
+    P[0], P[1] = [0, 0, 1, 0, 0, 0], [0, 1, 0, 0, 0, 0]  # 0 leaves its island, 1 stays alone
+    assert stationary(P) == pytest.approx([0, 1 / 6, *[5 / 24] * 4], abs=1e-12)
+
+
+def test_a_chain_that_goes_to_and_fro_does_not_settle():
+    to_and_fro = transition_matrix([0, 1, 2, 1, 0], 3)
+    with pytest.raises(
+        ValueError, match="P does not settle within 10000 steps: its chain is periodic, or slow"
+    ):
+        stationary(to_and_fro)
+    lazy = stationary((np.eye(3) + to_and_fro) / 2)  # half of the time it stays where it is
+    assert lazy == pytest.approx([0.25, 0.5, 0.25], abs=1e-11)
+
+
+def test_steps_and_tolerance_of_a_slow_chain():
+    slow = np.array([[0.9, 0.1], [0.3, 0.7]])
+    with pytest.raises(ValueError, match="P does not settle within 5 steps"):
+        stationary(slow, limit=5)
+    errors = [abs(stationary(slow, tolerance) - [0.75, 0.25]).sum() for tolerance in (1e-2, 1e-5, 1e-12)]
+    assert errors[0] > errors[1] > errors[2]
+    assert errors[0] < 2e-2
+    assert errors[2] < 1e-11
 
 
 # --- the definition, with dictionaries ---------------------------------------------------------------------
@@ -240,6 +321,23 @@ MODEL = KneserNey([0, 1, 2, 1], 2, V)
         (lambda: MODEL.log_probabilities([V]), r"tokens must hold ids .* got 4"),
         (lambda: MODEL.probabilities([-1]), r"context must hold ids .* got -1"),
         (lambda: MODEL.probabilities(1), r"context must be one row of 0 or more"),
+        (lambda: transition_matrix([], V), r"tokens must be one row of 1 or more"),
+        (lambda: transition_matrix([[0, 1]], V), r"tokens .* shape \(1, 2\)"),
+        (lambda: transition_matrix([0.0, 1.0], V), r"tokens .* float64"),
+        (lambda: transition_matrix("a text", V), r"tokens must be one row"),
+        (lambda: transition_matrix([0, V], V), r"tokens must hold ids from 0 to V − 1 = 3, got 4"),
+        (lambda: transition_matrix([0, -1], V), r"tokens must hold ids from 0 to V − 1 = 3, got -1"),
+        (lambda: transition_matrix([0], 0), r"V must be at least 1, got .* V 0"),
+        (lambda: transition_matrix([0, 1], V, add=-0.5), r"add must be 0 or more, got -0.5"),
+        (lambda: transition_matrix([0, 1], V, add=math.nan), r"add must be 0 or more, got nan"),
+        (lambda: transition_matrix([0, 1], V, add=math.inf), r"add must be 0 or more, got inf"),
+        (lambda: stationary(np.ones((2, 3)) / 3), r"P must be square, \(V, V\), got shape \(2, 3\)"),
+        (lambda: stationary(np.ones(4) / 4), r"P must be square, \(V, V\), got shape \(4,\)"),
+        (lambda: stationary(np.ones((2, 2))), r"P must hold probabilities, each row adding up to 1"),
+        (lambda: stationary(np.ones((2, 2)) / 3), r"P must hold probabilities, each row adding up to 1"),
+        (lambda: stationary(np.array([[0.9, 0.4], [0.1, 0.6]])), r"P must hold .* each row adding up to 1"),
+        (lambda: stationary(np.array([[1.5, -0.5], [0.5, 0.5]])), r"P must hold probabilities"),
+        (lambda: stationary(np.full((2, 2), math.nan)), r"P must hold probabilities"),
     ],
 )
 def test_bad_input_is_refused_by_name(call, message):
