@@ -3,7 +3,7 @@
 import math
 from collections import Counter
 from fractions import Fraction
-from itertools import chain
+from itertools import chain, pairwise
 from operator import mul
 
 import numpy as np
@@ -385,6 +385,258 @@ def masks_end(w, layer):
     return w[layer].mean(0).argmax(-1)
 
 
+def of_pairs(tokens, P):
+    return P[tokens[:-1], tokens[1:]]
+
+
+def quiet_log(p):
+    with np.errstate(divide="ignore"):
+        return np.log(p)
+
+
+def to_power(p):
+    return np.exp(-quiet_log(p).mean())
+
+
+def pairs_loop(tokens, P):
+    total = 0.0
+    for a, b in pairwise(tokens):
+        if P[a, b] == 0:
+            return math.inf
+        total -= math.log(P[a, b])
+    return math.exp(total / (len(tokens) - 1))
+
+
+def by_counts(tokens, P):
+    n = np.zeros_like(P)
+    np.add.at(n, (tokens[:-1], tokens[1:]), 1)
+    logs = np.zeros_like(P)
+    logs[n > 0] = quiet_log(P[n > 0])
+    return np.exp(-(n * logs).sum() / n.sum())
+
+
+def zero_times_infinity(tokens, P):
+    n = np.zeros_like(P)
+    np.add.at(n, (tokens[:-1], tokens[1:]), 1)
+    return np.exp(-(n * np.log(P)).sum() / n.sum())
+
+
+def first_too(tokens, P, q):
+    return to_power(np.append(of_pairs(tokens, P), q))
+
+
+def lstm(order="ifgo", gate=torch.sigmoid, g=torch.tanh, new=None, out=None, bias=1.0):
+    """One step, its rows in another order, a function or an equation replaced."""
+    new = new or (lambda i, f, g, c: f * c + i * g)
+    out = out or (lambda o, c, old: o * c.tanh())
+
+    def answer(x, h, c, W, U, b):
+        z = dict(zip(order, (x @ W.T + h @ U.T + bias * b).chunk(4, dim=-1), strict=True))
+        later = new(gate(z["i"]), gate(z["f"]), g(z["g"]), c)
+        return out(gate(z["o"]), later, c), later
+
+    return answer
+
+
+def lstm_numpy(x, h, c, W, U, b):
+    x, h, c, W, U, b = (part.double().numpy() for part in (x, h, c, W, U, b))
+    i, f, g, o = np.split(x @ W.T + h @ U.T + b, 4, axis=1)
+    c = sigma(f) * c + sigma(i) * np.tanh(g)
+    return [sigma(o) * np.tanh(c), c]
+
+
+def lstm_loop(x, h, c, W, U, b):
+    C, hs, cs = c.shape[1], [], []
+    for n in range(len(c)):
+        z = (W @ x[n] + U @ h[n] + b).tolist()
+        i, f, g, o = (z[k * C : k * C + C] for k in range(4))
+        cs.append([sigma(f[k]) * c[n, k].item() + sigma(i[k]) * math.tanh(g[k]) for k in range(C)])
+        hs.append([sigma(o[k]) * math.tanh(cs[n][k]) for k in range(C)])
+    return hs, cs
+
+
+def lstm_in_place(x, h, c, W, U, b):
+    i, f, g, o = (x @ W.T).add_(h @ U.T).add_(b).chunk(4, dim=-1)
+    c.mul_(f.sigmoid()).add_(i.sigmoid() * g.tanh())
+    return h.copy_(o.sigmoid() * c.tanh()), c
+
+
+def torch_cell(x, h, c, W, U, b):
+    return torch.lstm_cell(x, (h, c), W, U, b, torch.zeros_like(b))
+
+
+def norm_of(grads):
+    return torch.cat([g.flatten() for g in grads]).norm()
+
+
+def times(factor):
+    return lambda grads, limit: [g * factor(grads, limit) for g in grads]
+
+
+def limit_over(norm):
+    """Clipping by another norm."""
+    return times(lambda grads, limit: min(1, limit / max(float(norm(grads)), 1e-30)))
+
+
+def clip_numpy(grads, limit):
+    grads = [g.numpy() for g in grads]
+    norm = np.sqrt(sum(np.sum(np.square(g)) for g in grads))
+    return [g * min(1.0, limit / (norm + 1e-6)) for g in grads]
+
+
+def clip_in_place(grads, limit):
+    for g, new in zip(grads, limit_over(norm_of)(grads, limit), strict=True):
+        g.copy_(new)
+    return grads
+
+
+def new_in_the_old_list(grads, limit):
+    grads[:] = limit_over(norm_of)(grads, limit)
+    return grads
+
+
+def torch_clip(grads, limit):
+    leaves = [torch.zeros_like(g).requires_grad_() for g in grads]
+    for leaf, g in zip(leaves, grads, strict=True):
+        leaf.grad = g.clone()
+    torch.nn.utils.clip_grad_norm_(leaves, limit)
+    return [leaf.grad for leaf in leaves]
+
+
+def logit(gate):
+    return math.log(gate / (1 - gate))
+
+
+def root(n):
+    return 0.5 ** (1 / n)
+
+
+def by_bisection(steps):
+    low, high = -50.0, 50.0
+    for _ in range(200):
+        middle = (low + high) / 2
+        low, high = (middle, high) if sigma(middle) ** steps < 0.5 else (low, middle)
+    return low
+
+
+def step_at(place):
+    """One step of each sentence."""
+    return lambda y, n: y[torch.arange(len(y)), place(n)]
+
+
+the_last = step_at(lambda n: n - 1)
+
+
+def alive(y, n):
+    """(B, T, 1): True at words."""
+    return (torch.arange(y.shape[1]) < n[:, None])[..., None]
+
+
+def last_one_hot(y, n):
+    chosen = torch.nn.functional.one_hot(n - 1, y.shape[1])[:, None].float()
+    return (chosen @ y)[:, 0]
+
+
+def gathered(y, n):
+    return y.gather(1, (n - 1)[:, None, None].expand(-1, 1, y.shape[2]))
+
+
+def last_not_0(y, n):
+    return step_at(lambda n: (y.abs().sum(-1) > 0).sum(1) - 1)(y, n)
+
+
+def accuracy_loop(z, y):
+    pairs = list(zip(z.tolist(), y.tolist(), strict=True))
+    return sum((logit > 0) == (label == 1) for (logit,), label in pairs) / len(pairs)
+
+
+def said(z):
+    return z.squeeze(1) > 0
+
+
+def sums(z, y):
+    """True positives, called positive, positive, n."""
+    return (said(z) & (y == 1)).sum(), said(z).sum(), (y == 1).sum(), len(y)
+
+
+def likely(z, y):
+    return torch.where(y == 1, z[:, 0].sigmoid(), 1 - z[:, 0].sigmoid())
+
+
+def bin_of(p, bins=10):
+    return np.minimum((p * bins).astype(int), bins - 1)
+
+
+def ece(k=bin_of, gap=lambda p, y: abs(p.mean() - y.mean()), mean=lambda n, gaps: n @ gaps / n.sum()):
+    """Calibration, its bins, its gap or its mean replaced."""
+
+    def answer(p, y, bins=10):
+        places = k(p, bins)
+        full = [places == i for i in np.unique(places)]
+        return mean(np.array([i.sum() for i in full]), np.array([gap(p[i], y[i]) for i in full]))
+
+    return answer
+
+
+def ece_of(p=lambda p: p, y=lambda p, y: y):
+    """Calibration of other probabilities or labels."""
+    return lambda a, b, bins=10: ece()(p(a), y(a, b), bins)
+
+
+def ece_loop(p, y, bins=10):
+    inside, total = [[] for _ in range(bins)], 0
+    for pair in zip(p.tolist(), y.tolist(), strict=True):
+        inside[min(int(pair[0] * bins), bins - 1)].append(pair)
+    for pairs in filter(None, inside):
+        mean, share = (sum(column) / len(pairs) for column in zip(*pairs, strict=True))
+        total += len(pairs) * abs(mean - share)
+    return total / len(p)
+
+
+def ece_counted(p, y, bins=10):
+    k = np.digitize(p, np.arange(1, bins) / bins)
+    return abs(np.bincount(k, p, bins) - np.bincount(k, y, bins)).sum() / len(p)
+
+
+def ece_all_bins(p, y, bins=10):
+    k = bin_of(p, bins)
+    return [abs(p[k == i].mean() - y[k == i].mean()) * (k == i).mean() for i in range(bins)]
+
+
+def middle(p):
+    return (np.floor(p[0] * 10) + 0.5) / 10
+
+
+def middles_of_all(p, y, bins=10):
+    k, centres = bin_of(p, bins), (np.arange(bins) + 0.5) / bins
+    shares = [y[k == i].mean() if (k == i).any() else 0 for i in range(bins)]
+    return abs(centres - shares).mean()
+
+
+def ranked(p, bins):
+    return np.argsort(np.argsort(p)) * bins // len(p)
+
+
+def open_above(p, y, bins=10):
+    inside = [(p >= i / bins) & (p < (i + 1) / bins) for i in range(bins)]
+    return sum(abs((p - y)[i].sum()) for i in inside) / len(p)
+
+
+def tallied(p, y, bins=10):
+    total = np.zeros(bins)
+    for a, b in zip(p, y, strict=True):
+        total[int(a * bins)] += a - b
+    return abs(total).sum() / len(p)
+
+
+def closed_above(p, y, bins=10, first=-1.0):
+    total = 0
+    for i in range(bins):
+        inside = (p > (i / bins if i else first)) & (p <= (i + 1) / bins)
+        total += abs((p - y)[inside].sum())
+    return total / len(p)
+
+
 # exercise → name of a right answer that is not our solution → the answer
 RIGHT = {
     "01.1": {
@@ -527,6 +779,81 @@ RIGHT = {
         "list of tensors": lambda w, layer: [row.argmax() for row in pieces(w, layer)],
         "END at −1, in place": masks_end,
         "renormalised": lambda w, layer: (pieces(w, layer) / pieces(w, layer).sum(-1, True)).argmax(-1),
+    },
+    "04.1": {
+        "loop, infinity at a zero": pairs_loop,
+        "2 to the bits": lambda t, P: 2 ** (-quiet_log(of_pairs(t, P)).mean() / np.log(2)),
+        "a zero looked for": lambda t, P: to_power(of_pairs(t, P)) if of_pairs(t, P).all() else math.inf,
+        "tensors, which do not warn": lambda t, P: torch.tensor(of_pairs(t, P)).log().mean().neg().exp(),
+        "counts of pairs": by_counts,
+        "changes its inputs": lambda t, P: (to_power(of_pairs(t, P)), P.fill(0), t.fill(0))[0],
+    },
+    "04.2": {
+        "from parts": lstm(),
+        "NumPy, a list": lstm_numpy,
+        "loop, nested lists": lstm_loop,
+        "in place": lstm_in_place,
+        "one product for both": lambda x, h, c, W, U, b: lstm()(
+            torch.cat([x, h], 1), h, c, torch.cat([W, U], 1), 0 * U, b
+        ),
+        "stacked": lambda *a: torch.stack(lstm()(*a)),
+        "σ by tanh": lstm(gate=lambda z: (1 + (z / 2).tanh()) / 2),
+        "float64": lambda *a: lstm()(*(part.double() for part in a)),
+        "with gradients": lambda *a: lstm()(*(part.requires_grad_() for part in a)),
+    },
+    "04.3": {
+        "clamped factor": times(lambda grads, limit: (limit / norm_of(grads)).clamp(max=1)),
+        "torch's 1e-6": times(lambda grads, limit: (limit / (norm_of(grads) + 1e-6)).clamp(max=1)),
+        "NumPy": clip_numpy,
+        "norm of norms": limit_over(lambda grads: torch.stack([g.norm() for g in grads]).norm()),
+        "the same tensors when short": lambda grads, limit: (
+            grads if norm_of(grads) <= limit else [g / norm_of(grads) * limit for g in grads]
+        ),
+        "a tuple": lambda grads, limit: tuple(limit_over(norm_of)(grads, limit)),
+        "float64": lambda grads, limit: limit_over(norm_of)([g.double() for g in grads], limit),
+        "copies, in place": lambda grads, limit: clip_in_place([g.clone() for g in grads], limit),
+    },
+    "04.4": {
+        "closed form": lambda n: -math.log(math.expm1(math.log(2) / n)),
+        "another": lambda n: -np.log(2 ** (1 / n) - 1),
+        "tensor": lambda n: torch.logit(torch.tensor(0.5) ** (1 / n)),
+        "by search": by_bisection,
+    },
+    "04b.1": {
+        "lists": lambda y, n: [[x.item() for x in y[b, k - 1]] for b, k in enumerate(n)],
+        "list of rows": lambda y, n: [row[k - 1] for row, k in zip(y, n, strict=True)],
+        "cut, then the last": lambda y, n: torch.stack(
+            [row[:k][-1] for row, k in zip(y, n.tolist(), strict=True)]
+        ),
+        "gather": lambda y, n: gathered(y, n).squeeze(1),
+        "one-hot product": last_one_hot,
+        "a mask": lambda y, n: y[torch.arange(y.shape[1]) == n[:, None] - 1],
+        "NumPy": lambda y, n: y.numpy()[np.arange(len(y)), n.numpy() - 1],
+        "diagonal": lambda y, n: y[:, n - 1].diagonal().T,
+        "changes its inputs": lambda y, n: (the_last(y, n), y.zero_(), n.zero_())[0],
+    },
+    "04b.2": {
+        "column of labels": lambda z, y: ((z > 0) == y[:, None]).double().mean(),
+        "float": lambda z, y: ((z[:, 0] > 0) == y).float().mean().item(),
+        "probabilities": lambda z, y: ((z.sigmoid().flatten() > 0.5) == y.bool()).float().mean(),
+        "rounded": lambda z, y: (z.sigmoid().round().squeeze(-1) == y).sum() / len(y),
+        "NumPy": lambda z, y: np.mean((z.numpy().ravel() > 0) == y.numpy()),
+        "loop": accuracy_loop,
+        "errors taken away": lambda z, y: 1 - (said(z).float() - y).abs().mean(),
+        "squeezed": lambda z, y: ((z.squeeze() > 0) == y).float().mean(),
+        "changes its inputs": lambda z, y: y.sub_(z.squeeze_(1).gt(0).long()).eq(0).float().mean(),
+    },
+    "04b.3": {
+        "loop": ece_loop,
+        "counts": ece_counted,
+        "gaps and counts": ece(),
+        "nansum": lambda p, y, bins=10: np.nansum(ece_all_bins(p, y, bins)),
+        "histograms": lambda p, y, bins=10: (
+            abs(np.histogram(p, bins, (0, 1), weights=p - y)[0]).sum() / len(p)
+        ),
+        "float32": lambda p, y, bins=10: ece()(p.astype("f4"), y, bins),
+        "a tensor": lambda p, y, bins=10: torch.tensor(ece_loop(torch.tensor(p), torch.tensor(y), bins)),
+        "changes its inputs": lambda p, y, bins=10: (ece_loop(p, y, bins), p.fill(0), y.fill(0))[0],
     },
 }
 
@@ -1202,6 +1529,452 @@ WRONG = {
             "other layers change your answer",
         ),
         "dict": (lambda w, layer: dict(enumerate(pieces(w, layer).argmax(-1).tolist())), "got dict"),
+    },
+    "04.1": {
+        "the mean": (lambda t, P: -np.log(of_pairs(t, P)).mean(), "nats a token; the perplexity is e to its"),
+        "bits": (lambda t, P: -np.log2(of_pairs(t, P)).mean(), "bits a token"),
+        "2 to the nats": (lambda t, P: 2 ** -np.log(of_pairs(t, P)).mean(), "2 to the power of nats"),
+        "e to the bits": (lambda t, P: np.exp(-np.log2(of_pairs(t, P)).mean()), "e to the power of bits"),
+        "divided by N": (
+            lambda t, P: np.exp(-np.log(of_pairs(t, P)).sum() / len(t)),
+            "you divide by N = 12, but N tokens make N − 1 pairs",
+        ),
+        "the sum": (lambda t, P: np.exp(-np.log(of_pairs(t, P)).sum()), "take the mean"),
+        "sign": (lambda t, P: np.exp(np.log(of_pairs(t, P)).mean()), "the sign is turned"),
+        "mean of 1/p": (lambda t, P: (1 / of_pairs(t, P)).mean(), "that is the mean of 1/p"),
+        "1 / mean p": (lambda t, P: 1 / of_pairs(t, P).mean(), "one over the mean of p"),
+        "columns for rows": (lambda t, P: to_power(P[t[1:], t[:-1]]), "rows and columns are exchanged"),
+        "P.T": (lambda t, P: to_power(of_pairs(t, P.T)), "P[a, b] is p(b | a)"),
+        "staying": (lambda t, P: to_power(P[t, t]), "the probability of staying"),
+        "first by share": (lambda t, P: first_too(t, P, np.mean(t == t[0])), "the first token counts too"),
+        "first by 1 / V": (lambda t, P: first_too(t, P, 1 / len(P)), "the first token counts too"),
+        "first by π": (
+            lambda t, P: first_too(t, P, np.linalg.matrix_power(P, 99)[0, t[0]]),
+            "the first token counts too",
+        ),
+        "a ring": (lambda t, P: to_power(P[np.roll(t, 1), t]), "np.roll makes a ring"),
+        "last pair missing": (lambda t, P: to_power(P[t[:-2], t[1:-1]]), "the last pair is missing"),
+        "first pair missing": (lambda t, P: to_power(P[t[1:-1], t[2:]]), "the first pair is missing"),
+        "every other pair": (lambda t, P: to_power(P[t[::2], t[1::2]]), "pairs share a token"),
+        "different pairs": (
+            lambda t, P: to_power(np.array([P[pair] for pair in set(pairwise(t))])),
+            "each pair is counted once",
+        ),
+        "unigram": (lambda t, P: to_power(np.bincount(t)[t] / len(t)), "these are the tokens' own shares"),
+        "all of P": (lambda t, P: to_power(P), "that is over all entries of P"),
+        "for each pair": (lambda t, P: 1 / of_pairs(t, P), "one number for each pair"),
+        "for each token": (lambda t, P: 1 / P[t, t], "one number for each token"),
+        "grid": (lambda t, P: -np.log(P[t[:-1]][:, t[1:]]), "pairs every token with every other"),
+        "whole rows": (lambda t, P: -np.log(P[t[:-1]]), "a whole row for each token"),
+        "for each entry": (lambda t, P: -np.log(P), "one number for each entry of P"),
+        "number of tokens": (lambda t, P: len(t), "make the perplexity 4, yours is 12.000"),
+        "number of states": (lambda t, P: len(P), "the perplexity should be"),
+        "entropy of the rows": (
+            lambda t, P: np.exp(-(P * np.log(P)).sum(1).mean()),
+            "a pair that the row has not changes yours",
+        ),
+        "the likelier pairs": (
+            lambda t, P: to_power(np.sort(of_pairs(t, P))[4:]),
+            "the perplexity should be",
+        ),
+        "eleven pairs": (
+            lambda t, P: np.exp(-np.log(of_pairs(t, P)).sum() / 11),
+            "right for N = 12, V = 4, but for N = 2, V = 2",
+        ),
+        "a product": (
+            lambda t, P: 1 / np.prod(of_pairs(t, P)) ** (1 / (len(t) - 1)),
+            "too small for a float; add their logarithms",
+        ),
+        "a product of floats": (
+            lambda t, P: (1 / math.prod(of_pairs(t, P).tolist())) ** (1 / (len(t) - 1)),
+            "too small for a float; add their logarithms",
+        ),
+        "a small number inside the log": (
+            lambda t, P: np.exp(-np.log(of_pairs(t, P) + 1e-12).mean()),
+            "makes the perplexity infinite, not",
+        ),
+        "zeros left out": (
+            lambda t, P: to_power(of_pairs(t, P)[of_pairs(t, P) > 0]),
+            "add nothing to p, leave nothing out",
+        ),
+        "math.log": (
+            lambda t, P: math.exp(-sum(map(math.log, of_pairs(t, P))) / (len(t) - 1)),
+            "makes the perplexity infinite; yours raises ValueError",
+        ),
+        "any zero": (
+            lambda t, P: to_power(of_pairs(t, P)) if P.all() else math.inf,
+            "a pair of probability 0 that the row has not must change nothing",
+        ),
+        "0 · ∞": (zero_times_infinity, "a pair of probability 0 that the row has not must change nothing"),
+        "warns": (lambda t, P: np.exp(-np.log(of_pairs(t, P)).mean()), "NumPy warns: divide by zero"),
+        "warns of what it does not use": (
+            lambda t, P: np.exp(-of_pairs(t, np.log(P)).mean()),
+            "right, but silently, please",
+        ),
+    },
+    "04.2": {
+        "Caffe's order": (lstm("ifog"), "you read the rows in the order i, f, o, g; they are i, f, g, o"),
+        "another order": (lstm("iofg"), "you read the rows in the order i, o, f, g"),
+        "g first": (lstm("gifo"), "you read the rows in the order g, i, f, o"),
+        "forget and input exchanged": (lstm("figo"), "the forget and the input gate are exchanged"),
+        "exchanged in the equation": (
+            lstm(new=lambda i, f, g, c: i * c + f * g),
+            "the forget and the input gate are exchanged",
+        ),
+        "σ for g": (lstm(g=torch.sigmoid), "g goes through tanh, not σ"),
+        "g as it is": (lstm(g=lambda z: z), "g is not squashed"),
+        "tanh for gates": (lstm(gate=torch.tanh), "gates go through σ"),
+        "no σ": (lstm(gate=lambda z: z), "σ is missing"),
+        "no forgetting": (lstm(new=lambda i, f, g, c: c + i * g), "the forget gate is not used"),
+        "1 − f": (lstm(new=lambda i, f, g, c: (1 - f) * c + i * g), "f is what stays, not what goes"),
+        "c lost": (lstm(new=lambda i, f, g, c: i * g), "the old c is lost"),
+        "no input gate": (lstm(new=lambda i, f, g, c: f * c + g), "the input gate is not used"),
+        "coupled": (lstm(new=lambda i, f, g, c: f * c + (1 - f) * g), "the input gate is not 1 − f here"),
+        "nothing written": (lstm(new=lambda i, f, g, c: f * c), "nothing is written"),
+        "no output gate": (lstm(out=lambda o, c, old: c.tanh()), "the output gate is not used"),
+        "no tanh of c": (lstm(out=lambda o, c, old: o * c), "tanh of c is missing"),
+        "tanh round both": (lstm(out=lambda o, c, old: (o * c).tanh()), "not tanh(o ⊙ c)"),
+        "σ of c": (lstm(out=lambda o, c, old: o * c.sigmoid()), "σ in the place of tanh"),
+        "h of the old c": (lstm(out=lambda o, c, old: o * old.tanh()), "h is made of the old c"),
+        "c squashed": (lambda *a: (lstm()(*a)[0], lstm()(*a)[1].tanh()), "tanh is for h alone"),
+        "c, h": (lambda *a: lstm()(*a)[::-1], "c comes first; return (h, c)"),
+        "old h": (lambda x, h, *a: (h, lstm()(x, h, *a)[1]), "you return the old h"),
+        "old c": (lambda x, h, c, *a: (lstm()(x, h, c, *a)[0], c), "you return the old c"),
+        "no bias": (lstm(bias=0), "the bias is not added"),
+        "two biases": (lstm(bias=2), "the bias is added twice"),
+        "h not used": (lambda x, h, *a: lstm()(x, 0 * h, *a), "the gates see h too"),
+        "x not used": (lambda x, *a: lstm()(0 * x, *a), "the gates see x too"),
+        "gates of c": (lambda x, h, c, *a: lstm()(x, c, c, *a), "the gates see c in the place of h"),
+        "arguments mixed up": (lambda x, h, c, *a: lstm()(x, c, h, *a), "h and c are exchanged"),
+        "W and U": (lambda x, h, c, W, U, b: lstm()(x, h, c, U, W, b), "W belongs to x, U to h"),
+        "h alone": (lambda *a: lstm()(*a)[0], "return both, the pair (h, c)"),
+        "like nn.LSTM": (lambda *a: (lstm()(*a)[0], lstm()(*a)), "a pair inside the pair"),
+        "three things": (lambda *a: (*lstm()(*a), 1), "return two things, (h, c); you return 3"),
+        "not cut": (
+            lambda x, h, c, W, U, b: ((x @ W.T + h @ U.T + b).tanh(), c),
+            "all four parts still side by side",
+        ),
+        "not transposed": (
+            lambda x, h, c, W, U, b: (((W @ x.T + U @ h.T).T + b).T.tanh(), c),
+            "a row for each sentence",
+        ),
+        "first sentence": (lambda *a: [part[0] for part in lstm()(*a)], "the batch axis is lost"),
+        "transposed": (lambda *a: [part.T for part in lstm()(*a)], "h should have shape (3, 4), got (4, 3)"),
+        "a mean over the batch": (
+            lambda x, *a: lstm()(x - x.mean(0), *a),
+            "another sentence of the batch changes a sentence",
+        ),
+        "hard sigmoid": (
+            lstm(gate=lambda z: (0.2 * z + 0.5).clamp(0, 1)),
+            "with an old c of 0 the new c should be i · g, ",
+        ),
+        "a forget bias of 1": (
+            lstm(new=lambda i, f, g, c: (f.logit() + 1).sigmoid() * c + i * g),
+            "the share of the old c that stays should be f, ",
+        ),
+        "half a tanh": (
+            lstm(out=lambda o, c, old: o * (c / 2).tanh()),
+            "c is right; h should be o · tanh(c), ",
+        ),
+        "3 × 4 alone": (
+            lambda x, h, c, *a: [y * (1 if c.shape == (3, 4) else 0.9) for y in lstm()(x, h, c, *a)],
+            "right for B = 3 and C = 4, but off by",
+        ),
+        "torch's": (torch_cell, "right, but write it out yourself, without lstm_cell"),
+    },
+    "04.3": {
+        "each by itself": (
+            lambda grads, limit: [g * min(1, limit / float(g.norm() + 1e-6)) for g in grads],
+            "each tensor is clipped by its own norm",
+        ),
+        "each to the limit": (
+            lambda grads, limit: [g * limit / g.norm() for g in grads],
+            "each tensor is clipped by its own norm",
+        ),
+        "by value": (lambda grads, limit: [g.clamp(-limit, limit) for g in grads], "each number is clipped"),
+        "by value, above": (
+            lambda grads, limit: [g.clamp(max=limit) for g in grads],
+            "each number is clipped",
+        ),
+        "nothing": (lambda grads, limit: [g.clone() for g in grads], "nothing is clipped"),
+        "squared norm": (limit_over(lambda grads: norm_of(grads) ** 2), "that is limit / norm²"),
+        "upside down": (times(lambda grads, limit: norm_of(grads) / limit), "upside down"),
+        "to length 1": (times(lambda grads, limit: 1 / norm_of(grads)), "you divide by the norm alone"),
+        "times the limit": (times(lambda grads, limit: limit), "you multiply by the limit alone"),
+        "sum of norms": (limit_over(lambda grads: sum(g.norm() for g in grads)), "norms do not add up"),
+        "root of the norm": (limit_over(lambda grads: norm_of(grads) ** 0.5), "the root of a root"),
+        "root mean square": (
+            limit_over(lambda grads: torch.cat([g.flatten() for g in grads]).square().mean().sqrt()),
+            "the root of the mean of squares",
+        ),
+        "sum of sizes": (
+            limit_over(lambda grads: sum(g.abs().sum() for g in grads)),
+            "the sum of the numbers' sizes",
+        ),
+        "largest": (
+            limit_over(lambda grads: max(g.abs().max() for g in grads)),
+            "that is the largest number",
+        ),
+        "sum": (times(lambda grads, limit: limit / sum(g.sum() for g in grads)), "the sum of the numbers:"),
+        "the first's norm": (limit_over(lambda grads: grads[0].norm()), "the norm of one tensor decides"),
+        "the longest's norm": (
+            limit_over(lambda grads: max(g.norm() for g in grads)),
+            "the norm of one tensor decides",
+        ),
+        "also stretched": (
+            times(lambda grads, limit: limit / norm_of(grads)),
+            "a gradient shorter than the limit stays as it is",
+        ),
+        "shorter ones to 0": (
+            times(lambda grads, limit: limit / norm_of(grads) if norm_of(grads) > limit else 0),
+            "a gradient shorter than the limit stays as it is",
+        ),
+        "in place": (clip_in_place, "you changed what you were given"),
+        "the old list": (new_in_the_old_list, "you changed what you were given"),
+        "0 / 0": (
+            lambda grads, limit: [g / norm_of(grads) * norm_of(grads).clamp(max=limit) for g in grads],
+            "a gradient of 0 has norm 0; 0 / 0 is no number",
+        ),
+        "division by 0": (
+            times(lambda grads, limit: min(1, limit / norm_of(grads).item())),
+            "a gradient of 0 has norm 0; do not divide by it",
+        ),
+        "a large eps": (
+            times(lambda grads, limit: min(1, limit / (norm_of(grads) + 0.1))),
+            "all gradients are multiplied by",
+        ),
+        "squashed": (lambda grads, limit: [g.tanh() for g in grads], "points another way than before"),
+        "by size": (
+            lambda grads, limit: [g * min(1, limit / norm_of(grads)) / (1 + g.dim()) for g in grads],
+            "one factor for all",
+        ),
+        "one limit": (
+            times(lambda grads, limit: min(1, 0.5 / max(norm_of(grads).item(), 1e-9))),
+            "right for four tensors and a limit of 0.5, not for one tensor and one of 0.1",
+        ),
+        "four tensors": (limit_over(lambda grads: norm_of(grads[:4])), "not for seven tensors and one of 3"),
+        "a longest norm": (
+            limit_over(lambda grads: norm_of(grads).clamp(max=100)),
+            "not for a gradient 1,000 times as large",
+        ),
+        "flat": (
+            lambda grads, limit: torch.cat([g.flatten() for g in grads]),
+            "a tensor for each gradient, got Tensor",
+        ),
+        "with the norm": (
+            lambda grads, limit: (limit_over(norm_of)(grads, limit), norm_of(grads)),
+            "return the list alone, not (list, norm)",
+        ),
+        "one missing": (lambda grads, limit: grads[:-1], "4 gradients went in, 3 came out"),
+        "flat tensors": (
+            lambda grads, limit: [g.flatten() for g in grads],
+            "gradient 0 should have shape (3, 4), got (12,)",
+        ),
+        "generator": (lambda grads, limit: (g for g in grads), "got generator"),
+        "torch's": (torch_clip, "right, but write it out yourself, without clip_grad_norm_"),
+    },
+    "04.4": {
+        "the gate": (root, "that is the gate, f"),
+        "sign": (lambda n: -logit(root(n)), "the sign is turned"),
+        "ln f": (lambda n: math.log(root(n)), "that is ln f"),
+        "−ln f": (lambda n: math.log(2) / n, "that is ln f"),
+        "σ of the gate": (lambda n: sigma(root(n)), "turn σ round"),
+        "odds": (lambda n: root(n) / (1 - root(n)), "the bias is its logarithm"),
+        "odds upside down": (lambda n: (1 - root(n)) / root(n), "the bias is minus its logarithm"),
+        "log₂": (lambda n: math.log2(root(n) / (1 - root(n))), "the natural logarithm belongs to σ"),
+        "log₁₀": (lambda n: math.log10(root(n) / (1 - root(n))), "the natural logarithm belongs to σ"),
+        "1/e": (lambda n: logit(math.exp(-1 / n)), "that leaves 1/e, not half"),
+        "rule of thumb": (lambda n: math.log(n - 1), "a rule of thumb that leaves about 1/e"),
+        "the same amount": (lambda n: logit(1 - 0.5 / n), "does not lose the same amount each step"),
+        "0": (lambda n: 0, "a bias of 0 leaves half after one step"),
+        "a step more": (lambda n: logit(root(n + 1)), "half after one step more"),
+        "a step less": (lambda n: logit(root(n - 1)), "half after one step less"),
+        "power for root": (lambda n: logit(0.5**n), "f is the root"),
+        "half": (lambda n: logit(root(n)) / 2, "that is half of the bias"),
+        "tanh": (lambda n: math.atanh(root(n)), "tanh is not the gate's function"),
+        "3": (lambda n: 3, "σ(3.000) = 0.9526 leaves 0.6152 of the memory after 10 steps; half is asked for"),
+        "for 10 steps": (lambda n: logit(root(10)), "right for 10 steps, but σ(2.634)"),
+        "no step at all": (lambda n: logit(root(n)) if n > 1 else -math.inf, "the bias holds an infinite"),
+        "NaN": (lambda n: torch.tensor(root(n) - 1).log(), "a logarithm of a negative number?"),
+        "a list": (lambda n: [logit(root(n))], "the bias should have shape (), got (1,)"),
+        "half for 1": (lambda n: logit(root(n)) if n > 1 else -1e6, "σ(−1000000.000) = 0.0000"),
+    },
+    "04b.1": {
+        "last column": (lambda y, n: y[:, -1], "which is padding for short sentences"),
+        "first word": (lambda y, n: y[:, 0], "where a backward layer ends"),
+        "one too far": (step_at(lambda n: n), "count from 0, lengths − 1"),
+        "one too far, gathered": (
+            lambda y, n: y.gather(1, n[:, None, None].expand(-1, 1, y.shape[2])).squeeze(1),
+            "count from 0, lengths − 1",
+        ),
+        "one too far, round": (
+            lambda y, n: step_at(lambda n: n % y.shape[1])(y, n),
+            "the step after the last",
+        ),
+        "one too short": (step_at(lambda n: n - 2), "off by one: lengths − 1 is the last word"),
+        "one too short, cut": (step_at(lambda n: (n - 2).clamp(min=0)), "sentence 0 has 3 words"),
+        "mean": (lambda y, n: y.mean(1), "the mean over all columns"),
+        "mean of the words": (lambda y, n: (y * alive(y, n)).sum(1) / n[:, None], "mean over the real words"),
+        "sum": (lambda y, n: (y * alive(y, n)).sum(1), "the sum over the words"),
+        "largest": (lambda y, n: (y * alive(y, n)).amax(1), "the largest number over the words"),
+        "padding at 0": (lambda y, n: (y * alive(y, n))[:, -1], "its column is still the last one"),
+        "from the end": (step_at(lambda n: -n), "counted from the wrong end"),
+        "the last that is not 0": (last_not_0, "that is the last column"),
+        "by length": (lambda y, n: the_last(y, n)[n.argsort()], "in the order of the lengths"),
+        "longest first": (
+            lambda y, n: the_last(y, n)[n.argsort(descending=True)],
+            "in the order of the lengths",
+        ),
+        "all lengths": (lambda y, n: y[:, n - 1], "each sentence gets every length"),
+        "not squeezed": (gathered, "take the axis of length 1 away"),
+        "squeezed too much": (
+            lambda y, n: gathered(y, n).squeeze(),
+            "for outputs (1, 5, 4) and lengths [2] the answer should have shape (1, 4), got (4,)",
+        ),
+        "all steps": (lambda y, n: y * alive(y, n), "all steps are still there"),
+        "one row": (lambda y, n: the_last(y, n)[-1], "one row in all"),
+        "one number": (lambda y, n: the_last(y, n)[:, 0], "one number for each sentence"),
+        "no width": (lambda y, n: y[..., 0], "the width is lost"),
+        "transposed": (lambda y, n: the_last(y, n).T, "rows and columns are exchanged"),
+        "the first's length": (
+            lambda y, n: y[:, n[0] - 1],
+            "sentence 1 has 6 words; its row should be of step 5",
+        ),
+        "other sentences": (lambda y, n: the_last(y, n).roll(1, 0), "sentences are mixed"),
+        "columns turned": (lambda y, n: the_last(y, n).flip(1), "its columns are not in their order"),
+        "smoothed": (lambda y, n: 0.9 * the_last(y, n) + 0.1 * y[:, 0], "holds numbers that outputs has not"),
+        "four sentences": (
+            lambda y, n: the_last(y, n) if len(n) != 3 else y[:, 0],
+            "right for outputs (4, 6, 3), but not for (3, 2, 1) and lengths [1, 2, 1]",
+        ),
+    },
+    "04b.2": {
+        "spread": (lambda z, y: ((z > 0) == y).float().mean(), "compares every text with every label"),
+        "spread, over n": (
+            lambda z, y: ((z > 0) == y).sum() / len(y),
+            "compares every text with every label",
+        ),
+        "spread, at 0.5": (lambda z, y: ((z > 0.5) == y).float().mean(), "compares every text with every"),
+        "spread, not averaged": (lambda z, y: ((z > 0) == y).float(), "every text meets every label"),
+        "the articles'": (lambda z, y: (z.sigmoid() == y).float().mean(), "hardly one is exactly 0 or 1"),
+        "at 0.5": (
+            lambda z, y: ((z[:, 0] > 0.5) == y).float().mean(),
+            "0.5 is a threshold for probabilities",
+        ),
+        "scores for labels": (lambda z, y: (z[:, 0] == y).float().mean(), "hardly one is exactly 0 or 1"),
+        "errors": (lambda z, y: (said(z) != y).float().mean(), "that is the share of errors"),
+        "turned": (lambda z, y: ((z[:, 0] < 0) == y).float().mean(), "that is the share of errors"),
+        "how many": (lambda z, y: (said(z) == y).sum(), "that is how many are right; divide by n"),
+        "how many errors": (lambda z, y: (said(z) != y).sum(), "that is how many are wrong"),
+        "percent": (lambda z, y: 100 * (said(z) == y).float().mean(), "a share, not percent"),
+        "σ above 0": (lambda z, y: ((z.sigmoid()[:, 0] > 0) == y).float().mean(), "all are called positive"),
+        "argmax": (lambda z, y: (z.argmax(-1) == y).float().mean(), "all are called negative"),
+        "softmax": (lambda z, y: (z.softmax(-1)[:, 0] == y).float().mean(), "all are called positive"),
+        "labels of −1": (lambda z, y: (z[:, 0].sign() == y).float().mean(), "labels are 0 and 1, not −1"),
+        "negatives alone": (
+            lambda z, y: ((z[:, 0] <= 0) & (y == 0)).float().mean(),
+            "only negatives can be right",
+        ),
+        "precision": (lambda z, y: sums(z, y)[0] / sums(z, y)[1], "that is precision"),
+        "recall": (lambda z, y: sums(z, y)[0] / sums(z, y)[2], "that is recall"),
+        "F1": (lambda z, y: 2 * sums(z, y)[0] / (sums(z, y)[1] + sums(z, y)[2]), "that is F1"),
+        "balanced": (
+            lambda z, y: sum((said(z) == y)[y == k].float().mean() for k in (0, 1)) / 2,
+            "the mean of both classes' shares",
+        ),
+        "probability": (lambda z, y: likely(z, y).mean(), "the mean probability of the right label"),
+        "loss": (lambda z, y: -likely(z, y).log().mean(), "that is the loss"),
+        "share of positives": (lambda z, y: said(z).float().mean(), "labels are not used"),
+        "for each text": (lambda z, y: (said(z) == y).float(), "one number for each text"),
+        "beyond 1": (lambda z, y: 1 + (said(z) == y).float().mean(), "a share lies between 0 and 1"),
+        "at 1": (lambda z, y: ((z[:, 0] > 1) == y).float().mean(), "10 times the logits have the same signs"),
+        "sorted": (
+            lambda z, y: (said(z) == y)[1:].float().mean(),
+            "the same texts in another order",
+        ),
+        "smoothed": (lambda z, y: ((said(z) == y).sum() + 1) / (len(y) + 2), "11 of 14 texts are right"),
+        "0 is positive": (lambda z, y: ((z[:, 0] >= 0) == y).float().mean(), "a logit of exactly 0"),
+        "fourteen texts": (lambda z, y: (said(z) == y).sum() / 14, "a logit of exactly 0 is not above 0"),
+        "whole labels": (
+            lambda z, y: (said(z) == y).float().mean() * (not y.is_floating_point()),
+            "right for 14 texts, but for labels that are floats",
+        ),
+        "e to the 200": (
+            lambda z, y: ((z.exp() / (1 + z.exp()))[:, 0].gt(0.5) == y).float().mean(),
+            "right for 14 texts, but for logits of 200 and −200",
+        ),
+        "bool mean": (lambda z, y: (said(z) == y).mean(), "your function raised RuntimeError"),
+    },
+    "04b.3": {
+        "not weighted": (ece(mean=lambda n, gaps: gaps.mean()), "each bin counts the same for you"),
+        "over all bins": (ece(mean=lambda n, gaps: gaps.sum() / 10), "you average over all bins"),
+        "empty bins as gaps": (middles_of_all, "an empty bin is counted as a gap"),
+        "empty bins as NaN": (
+            lambda p, y, bins=10: sum(ece_all_bins(p, y, bins)),
+            "an empty bin has no mean",
+        ),
+        "division by 0": (
+            lambda p, y, bins=10: sum(1 / int((bin_of(p, bins) == i).sum()) for i in range(bins)),
+            "an empty bin has no mean",
+        ),
+        "middles": (ece(gap=lambda p, y: abs(middle(p) - y.mean())), "you take the middle of the bin"),
+        "lower edges": (
+            ece(gap=lambda p, y: abs(middle(p) - 0.05 - y.mean())),
+            "you take the lower edge of the bin",
+        ),
+        "confidence": (
+            ece_of(lambda p: np.maximum(p, 1 - p), lambda p, y: (p > 0.5) == y),
+            "confidence against accuracy is another variant",
+        ),
+        "against accuracy": (
+            ece_of(y=lambda p, y: (p > 0.5) == y),
+            "that compares probability with accuracy",
+        ),
+        "signed": (ece(gap=lambda p, y: p.mean() - y.mean()), "the gaps keep their sign and cancel"),
+        "largest": (ece(mean=lambda n, gaps: gaps.max()), "that is the largest gap"),
+        "squared": (ece(gap=lambda p, y: (p.mean() - y.mean()) ** 2), "the gaps are squared"),
+        "added up": (ece(mean=lambda n, gaps: gaps.sum()), "the gaps are added up"),
+        "not divided": (ece(mean=lambda n, gaps: n @ gaps), "the gaps are added up"),
+        "gap of each text": (ece(gap=lambda p, y: abs(p - y).mean()), "that is the gap of each text"),
+        "Brier": (lambda p, y, bins=10: ((p - y) ** 2).mean(), "that is the Brier score"),
+        "equal counts": (ece(ranked), "the bins hold equally many texts"),
+        "rounded": (ece(lambda p, bins: np.round(p * bins).astype(int)), "p · bins is rounded"),
+        "labels turned": (ece_of(y=lambda p, y: 1 - y), "the labels are turned"),
+        "percent": (lambda p, y, bins=10: 100 * ece_loop(p, y, bins), "a share, not percent"),
+        "first bin missing": (
+            lambda p, y, bins=10: ece_loop(p, y, bins) - abs((p - y)[p < 0.1].sum()) / len(p),
+            "the first bin is missing",
+        ),
+        "last bin missing": (
+            lambda p, y, bins=10: ece_loop(p, y, bins) - abs((p - y)[p >= 0.9].sum()) / len(p),
+            "the last bin is missing",
+        ),
+        "for each bin": (
+            lambda p, y, bins=10: np.nan_to_num(ece_all_bins(p, y, bins)),
+            "one gap for each bin",
+        ),
+        "for each text": (lambda p, y, bins=10: abs(p - y), "one number for each text"),
+        "own bin for 1": (
+            ece(lambda p, bins: (p * bins).astype(int)),
+            "1.0 belongs to the last bin: p = [1.0, 0.95]",
+        ),
+        "1 lost": (open_above, "1.0 belongs to the last bin"),
+        "no bin for 1": (tallied, "1.0 belongs to the last bin, number 9, not to bin 10"),
+        "0 lost": (lambda *a: closed_above(*a, first=0.0), "0.0 belongs to the first bin"),
+        "closed above": (closed_above, "a probability on an edge belongs to the bin above it"),
+        "bins not used": (lambda p, y, bins=10: ece_loop(p, y), "10 bins, but for 60 texts and bins=4"),
+        "order counts": (
+            lambda p, y, bins=10: ece_loop(p[1:], y[1:], bins),
+            "the same texts in another order change your answer",
+        ),
+        "smoothed": (
+            ece(gap=lambda p, y: abs(p.mean() - (y.sum() + 1) / (len(y) + 2))),
+            "the error should be",
+        ),
+        "negative": (
+            lambda p, y, bins=10: -ece_loop(p, y, bins),
+            "a weighted mean of gaps lies between 0 and 1",
+        ),
     },
 }
 
