@@ -32,6 +32,7 @@ from course_utils.lstm import (
     RNNCell,
     Seq2Seq,
     as_torch,
+    dropout_mask,
     remember,
     truncated_loss,
     unroll,
@@ -402,6 +403,19 @@ def test_the_dropped_share_and_what_is_left_add_up(variational, both):
     assert not torch.equal(layers[0][0], layers[0][1])
 
 
+@DEVICES
+@DTYPES
+@pytest.mark.parametrize("same", [True, False])
+def test_a_mask_is_made_like_its_sequences(same, dtype, device):
+    x = torch.zeros(20, 5, 3, dtype=dtype, device=device)
+    mask = dropout_mask(x, 30, 0.2, same)
+    assert mask.shape == (20, 5, 30)
+    assert (mask.dtype, mask.device) == (x.dtype, x.device)
+    assert set(mask.unique().tolist()) == {0.0, torch.tensor(1 / 0.8, dtype=dtype).item()}
+    assert (mask == mask[:, :1]).all() == same
+    assert dropout_mask(x, 30, 0.0, same) is None
+
+
 @CELLS
 @pytest.mark.parametrize("variational", [True, False], ids=["variational", "per step"])
 def test_nothing_is_dropped_in_evaluation_and_the_generator_decides_in_training(cell, variational):
@@ -440,6 +454,7 @@ def test_first_weights_are_spread_evenly_up_to_one_over_the_root_of_the_width(ce
         assert share.abs().max() <= 1, name
         assert share.abs().max() > 0.9, name
         assert abs((share**2).mean() - 1 / 3) < 0.13, name
+        assert abs(share.mean()) < 0.4, name
 
 
 @pytest.mark.parametrize("forget", [-2.0, 0.0, 1.0, 3.0])
@@ -734,7 +749,7 @@ def test_sizes_no_network_has_are_named(arguments, message):
         ({"x": X[:, :0]}, "x must be (B, T, 3) and not empty, got shape (2, 0, 3)"),
         ({"x": X[:0]}, "x must be (B, T, 3) and not empty, got shape (0, 5, 3)"),
         ({"lengths": torch.tensor([5])}, "lengths must be (B = 2,) whole numbers, got (1,) torch.int64"),
-        ({"lengths": torch.tensor([[5, 5]])}, "lengths must be (B = 2,) whole numbers, got (1, 2)"),
+        ({"lengths": torch.tensor([[5], [5]])}, "lengths must be (B = 2,) whole numbers, got (2, 1)"),
         (
             {"lengths": torch.tensor([5.0, 3.0])},
             "lengths must be (B = 2,) whole numbers, got (2,) torch.float32",
