@@ -57,9 +57,9 @@ def words(random, V, *shape):
 
 def built(kind, *arguments, seed=0, dtype=torch.float64, **options):
     """A model whose every number is random, biases too."""
-    model = kind(*arguments, **options)
+    model = kind(*arguments, **options).to(dtype)
     draw_weights(model, seeded(seed))
-    return model.to(dtype)
+    return model
 
 
 # ------------------------------------------------------------------------------------ torch's layers
