@@ -197,14 +197,16 @@ class Recurrent(nn.Module):
             ValueError: x is empty or of another width, a length outside 1 … T, or a state that does not fit.
         """
         check_sequences(x, state, lengths, self)
-        alive = None if lengths is None else padding_mask(lengths, x.shape[1]).mT  # (B, T, 1)
+        alive = None if lengths is None else padding_mask(lengths.to(x.device), x.shape[1]).mT  # (B, T, 1)
+        x = x if alive is None else x.where(alive, 0.0)  # else NaN in padding would reach the gradients
         state = state or (x.new_zeros(len(self.cells), len(x), self.C),) * self.cells[0].states
         starts, ends = list(zip(*state, strict=True)), []  # a state for each cell
         rate = self.dropout if self.training else 0.0
         for layer in range(0, len(self.cells), self.directions):
-            mask, keep = (dropout_mask(x, width, rate, self.variational) for width in (x.shape[-1], self.C))
-            x, sides = x if mask is None else x * mask, []
+            mask, sides = dropout_mask(x, x.shape[-1], rate, self.variational), []
+            x = x if mask is None else x * mask
             for k in range(layer, layer + self.directions):
+                keep = dropout_mask(x, self.C, rate, self.variational)
                 y, end = unroll(self.cells[k], x, starts[k], alive, backwards=k > layer, keep=keep)
                 sides.append(y)
                 ends.append(end)
@@ -276,10 +278,11 @@ def as_torch(model: nn.Module) -> nn.RNNBase:
     kind = {1: nn.RNN, 3: nn.GRU, 4: nn.LSTM}[cell.h.out_features // model.C]
     layers, both = len(model.cells) // model.directions, model.directions == 2
     theirs = kind(cell.x.in_features, model.C, layers, batch_first=True, bidirectional=both)
+    theirs.to(cell.h.weight)  # to its device and precision, before a number is rounded
     ours = [(c.x.weight, c.h.weight, c.x.bias, c.h.bias) for c in model.cells]  # in the library's order
     for p, q in zip(theirs.parameters(), sum(ours, ()), strict=True):
         p.copy_(q)
-    return theirs.to(cell.h.weight)  # to its device and precision
+    return theirs
 
 
 class RecurrentLM(nn.Module):
@@ -291,6 +294,7 @@ class RecurrentLM(nn.Module):
     def __init__(self, V: int, C: int, recurrent: nn.Module, seed: int = 0) -> None:
         """V: vocabulary size. C: width. recurrent: `Recurrent` or `nn.LSTM`, C wide. seed: of the vectors."""
         super().__init__()
+        check_one_way(recurrent)
         self.tokens, self.recurrent = nn.Embedding(V, C), recurrent
         initialise(self.tokens, C, seed)
 
@@ -367,6 +371,7 @@ class Seq2Seq(nn.Module):
 
     def forward(self, source: torch.Tensor, target: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None]:
         """source (B, S), target (B, T) → logits (B, T, V) of what follows, weights (B, T, S) or None."""
+        check_pairs(source, target)
         memory, ends = self.reader(self.tokens(source))  # (B, S, C)
         state = tuple(sides.transpose(0, 1).flatten(1) for sides in ends)  # h and c: (2, B, C / 2) -> (B, C)
         context, rows, maps = state[0], [], []
@@ -378,6 +383,23 @@ class Seq2Seq(nn.Module):
             state = self.writer(self.writer.x(torch.cat([x, context], dim=-1)), state)
             rows.append(self.scores(state[0]))
         return torch.stack(rows, dim=1), torch.stack(maps, dim=1) if maps else None
+
+
+def check_one_way(recurrent: nn.Module) -> None:
+    """Raises ValueError where a language model would see what it predicts, or other texts of the batch."""
+    if getattr(recurrent, "bidirectional", False) or getattr(recurrent, "directions", 1) > 1:
+        raise ValueError("recurrent must read forwards alone, else it sees the token it is to predict")
+    if not getattr(recurrent, "batch_first", True):
+        raise ValueError("recurrent must have batch_first=True, else it reads across the batch")
+
+
+def check_pairs(source: torch.Tensor, target: torch.Tensor) -> None:
+    """Raises ValueError unless source is (B, S) and target (B, T), with tokens in them."""
+    for name, ids in (("source", source), ("target", target)):
+        if ids.dim() != 2 or not ids.numel():
+            raise ValueError(f"{name} must be (B, T) and not empty, got shape {tuple(ids.shape)}")
+    if len(source) != len(target):
+        raise ValueError(f"target must have one row a row of source: {len(source)}, got {len(target)}")
 
 
 def check_even(C: int) -> None:

@@ -69,21 +69,22 @@ def stationary(P: np.ndarray, tolerance: float = 1e-12, limit: int = 10_000) -> 
         (V,) float64, adding up to 1; the one reached from the uniform distribution, if there are several.
 
     Raises:
-        ValueError: P is no transition matrix, or the chain does not settle, as one that moves in a circle.
+        ValueError: P is no transition matrix, or the chain does not settle, as one that goes to and fro.
     """
     check_transitions(P)
     pi = np.full(len(P), 1 / len(P))  # (V,)
     for _ in range(limit):
         before, pi = pi, pi @ P
+        pi /= pi.sum()  # the rows of P add up to 1 but for rounding, in float32 to 1e-7
         if abs(pi - before).sum() < tolerance:
-            return pi / pi.sum()
+            return pi
     raise ValueError(f"P does not settle within {limit} steps: its chain is periodic, or slow to mix")
 
 
 def check_transitions(P: np.ndarray) -> None:
     """Raises ValueError unless P is square, not negative, and each row adds up to 1."""
-    if P.ndim != 2 or P.shape[0] != P.shape[1]:
-        raise ValueError(f"P must be square, (V, V), got shape {P.shape}")
+    if P.ndim != 2 or P.shape[0] != P.shape[1] or not P.size:
+        raise ValueError(f"P must be square, (V, V), and not empty, got shape {P.shape}")
     if (P < 0).any() or not np.allclose(P.sum(axis=1), 1):
         raise ValueError("P must hold probabilities, each row adding up to 1")
 

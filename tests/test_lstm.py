@@ -152,20 +152,21 @@ def test_one_sequence_and_one_word_and_many(cell, sizes, device):
         Case(cell, seed, net, device=device, sizes=sizes).compare()
 
 
+@DTYPES
 @CELLS
 @pytest.mark.parametrize("both", [False, True])
 @pytest.mark.parametrize("layers", [1, 3])
-def test_the_librarys_layer_has_our_sizes_and_our_weights(cell, layers, both):
-    ours = built(Recurrent, cell, 3, 4, layers, both, dtype=torch.float32)
+def test_the_librarys_layer_has_our_sizes_and_our_weights(cell, layers, both, dtype):
+    ours = built(Recurrent, cell, 3, 4, layers, both, dtype=dtype)
     theirs = as_torch(ours)
     assert type(theirs) is LIBRARY[cell]
     assert theirs.batch_first
     found = dict(theirs.named_parameters())
-    assert all(p.requires_grad and p.dtype == torch.float32 for p in found.values())
+    assert all(p.requires_grad and p.dtype == dtype for p in found.values())
     for name, p in in_torchs_words(ours).items():
         assert torch.equal(p, found.pop(name)), name
     assert not found
-    x = normal(seeded(1), 2, 5, 3).float()
+    x = normal(seeded(1), 2, 5, 3).to(dtype)
     before = ours(x)[0].detach()
     assert_close(theirs(x)[0].detach(), before, cell)
     nn.init.zeros_(theirs.weight_hh_l0)
@@ -264,7 +265,7 @@ def test_what_stands_in_padding_does_not_matter(cell, both):
     for seed in range(8):
         model, x, lengths, pad = padded(cell, seed, both)
         runs = []
-        for garbage in (0.0, -7.0, 1e6, -1e30):
+        for garbage in (0.0, -7.0, 1e6, -torch.inf, torch.nan):
             words = x.masked_fill(pad, garbage).requires_grad_()
             out, state = model(words, lengths=lengths)
             total = out.sum() + sum((part**2).sum() for part in state)
@@ -295,6 +296,12 @@ def test_full_lengths_are_as_good_as_none(cell):
     model, x, *_ = padded(cell, 0)
     for a, b in zip(model(x), model(x, lengths=torch.full((5,), 7)), strict=True):
         assert all(map(torch.equal, a, b))
+
+
+def test_lengths_may_lie_elsewhere_than_the_sequences():
+    """On the CPU, where torch's packing wants them; the device without memory stands in for a GPU."""
+    model, x, lengths, _ = padded(LSTMCell, 0)
+    assert model.to("meta")(x.to("meta"), lengths=lengths)[0].shape == (5, 7, 8)
 
 
 @CELLS
@@ -788,10 +795,32 @@ def test_a_width_that_does_not_split_in_two_is_named(C):
 
 
 @ATTENDS
-def test_an_empty_source_is_named(attends):
+@pytest.mark.parametrize(
+    ("S", "T", "B", "message"),
+    [
+        (0, 4, 3, "source must be (B, T) and not empty, got shape (3, 0)"),
+        (5, 0, 3, "target must be (B, T) and not empty, got shape (3, 0)"),
+        (5, 4, 2, "target must have one row a row of source: 3, got 2"),
+    ],
+)
+def test_pairs_that_do_not_fit_are_named(S, T, B, message, attends):
     model, source, target = translator(attends)
-    with pytest.raises(ValueError, match=re.escape("x must be (B, T, 6) and not empty, got shape (3, 0, 6)")):
-        model(source[:, :0], target)
+    with pytest.raises(ValueError, match=re.escape(message)):
+        model(source[:, :S], target[:B, :T])
+
+
+@pytest.mark.parametrize(
+    ("inside", "message"),
+    [
+        (Recurrent(LSTMCell, 6, 3, bidirectional=True), "recurrent must read forwards alone"),
+        (nn.LSTM(6, 3, batch_first=True, bidirectional=True), "recurrent must read forwards alone"),
+        (nn.LSTM(6, 6), "recurrent must have batch_first=True"),
+    ],
+    ids=["ours", "torch", "across"],
+)
+def test_a_language_model_that_would_see_what_it_predicts_is_refused(inside, message):
+    with pytest.raises(ValueError, match=message):
+        RecurrentLM(11, 6, inside)
 
 
 def test_an_empty_text_is_named():

@@ -71,6 +71,12 @@ def test_the_stationary_distribution_is_the_left_eigenvector_of_1(size):
         assert pi.sum() == pytest.approx(1, abs=1e-15)
 
 
+def test_rows_rounded_to_float32_settle_too():
+    P = np.random.default_rng(0).random((30, 30))
+    P /= P.sum(axis=1, keepdims=True)
+    assert stationary(P.astype(np.float32)) == pytest.approx(stationary(P), rel=1e-6)
+
+
 @quick
 @given(st.lists(IDS, min_size=1, max_size=60))
 def test_a_text_closed_to_a_circle_has_its_own_frequencies(row):
@@ -331,8 +337,15 @@ MODEL = KneserNey([0, 1, 2, 1], 2, V)
         (lambda: transition_matrix([0, 1], V, add=-0.5), r"add must be 0 or more, got -0.5"),
         (lambda: transition_matrix([0, 1], V, add=math.nan), r"add must be 0 or more, got nan"),
         (lambda: transition_matrix([0, 1], V, add=math.inf), r"add must be 0 or more, got inf"),
-        (lambda: stationary(np.ones((2, 3)) / 3), r"P must be square, \(V, V\), got shape \(2, 3\)"),
-        (lambda: stationary(np.ones(4) / 4), r"P must be square, \(V, V\), got shape \(4,\)"),
+        (
+            lambda: stationary(np.ones((2, 3)) / 3),
+            r"P must be square, \(V, V\), and not empty, got shape \(2, 3\)",
+        ),
+        (lambda: stationary(np.ones(4) / 4), r"P must be square, \(V, V\), .* got shape \(4,\)"),
+        (
+            lambda: stationary(np.ones((0, 0))),
+            r"P must be square, \(V, V\), and not empty, got shape \(0, 0\)",
+        ),
         (lambda: stationary(np.ones((2, 2))), r"P must hold probabilities, each row adding up to 1"),
         (lambda: stationary(np.ones((2, 2)) / 3), r"P must hold probabilities, each row adding up to 1"),
         (lambda: stationary(np.array([[0.9, 0.4], [0.1, 0.6]])), r"P must hold .* each row adding up to 1"),
