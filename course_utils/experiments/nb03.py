@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from functools import cache, partial
 from typing import NamedTuple
@@ -21,7 +20,7 @@ from tokenizers import Tokenizer
 
 from course_utils import translation as tr
 from course_utils.attention import MultiHeadAttention
-from course_utils.experiments import Row, Task
+from course_utils.experiments import Row, Task, fixed_threads
 from course_utils.metrics import translation_scores
 from course_utils.runtime import device
 from course_utils.splits import translation_split
@@ -166,17 +165,6 @@ def training() -> Row:
     """How every run is trained where its variant says nothing else."""
     names = ("steps", "lr", "warmup", "clip", "weight_decay", "betas", "mixed")
     return {name: getattr(OPTIONS, name) for name in names} | {"batch": BATCH, "smoothing": SMOOTHING}
-
-
-@contextmanager
-def fixed_threads(threads: int) -> Iterator[None]:
-    """PyTorch on so many threads, and then on as many as before."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(threads)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 def build(variant: Variant, seed: int) -> Transformer:
