@@ -14,7 +14,6 @@ from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
-import torch
 import torch.nn.functional as F
 from tokenizers import Tokenizer
 
