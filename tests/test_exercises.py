@@ -9,11 +9,15 @@ from operator import mul
 import numpy as np
 import pytest
 import torch
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.flop_counter import FlopCounterMode
 
 import course_utils.optim
 import course_utils.transformer
 from course_utils.attention import MultiHeadAttention, attention, causal_mask
 from course_utils.exercises import check, exercises, hint, nb03, solution
+from course_utils.lstm import AdditiveAttention, LSTMCell, Recurrent
+from course_utils.transformer import Config
 
 
 def sigma(x):
@@ -637,6 +641,166 @@ def closed_above(p, y, bins=10, first=-1.0):
     return total / len(p)
 
 
+def additive(
+    energy=lambda q, m, W, U, v: torch.tanh((q @ W.T)[:, None] + m @ U.T) @ v,
+    weigh=lambda e, words: e.masked_fill(~words, -torch.inf).softmax(-1),
+    mix=lambda w, m: (w[..., None] * m).sum(1),
+    words=lambda S, n: torch.arange(S) < n[:, None],
+):
+    """Additive attention, its energies, softmax, sum or mask replaced."""
+
+    def answer(q, m, W, U, v, n):
+        w = weigh(energy(q, m, W, U, v), words(m.shape[1], n))
+        return mix(w, m), w
+
+    return answer
+
+
+attended = additive()
+
+
+def inside(f):
+    """Additive attention with another function in tanh's place."""
+    return additive(lambda q, m, W, U, v: f((q @ W.T)[:, None] + m @ U.T) @ v)
+
+
+def of_inputs(q=lambda q, W, U: q @ W.T, k=lambda m, W, U: m @ U.T):
+    """Additive attention whose query or memory goes in another way."""
+    return additive(lambda a, m, W, U, v: torch.tanh(q(a, W, U)[:, None] + k(m, W, U)) @ v)
+
+
+def mixed_by(mix):
+    return additive(mix=mix)
+
+
+def weighed(weigh):
+    return additive(weigh=weigh)
+
+
+def attended_numpy(q, m, W, U, v, n):
+    q, m, W, U, v, n = (part.double().numpy() for part in (q, m, W, U, v, n))
+    e = np.tanh((q @ W.T)[:, None] + m @ U.T) @ v
+    e[np.arange(m.shape[1]) >= n[:, None]] = -np.inf
+    w = np.exp(e - e.max(1, keepdims=True))
+    w /= w.sum(1, keepdims=True)
+    return np.einsum("bs,bsc->bc", w, m), w
+
+
+def attended_loop(q, m, W, U, v, n):
+    contexts, weights = [], []
+    for b, k in enumerate(n.tolist()):
+        w = torch.stack([v @ torch.tanh(W @ q[b] + U @ m[b, j]) for j in range(k)]).softmax(0)
+        contexts.append(w @ m[b, :k])
+        weights.append([*w.tolist(), *[0.0] * (m.shape[1] - k)])
+    return contexts, weights
+
+
+def attended_in_place(q, m, W, U, v, n):
+    e = (m @ U.T).add_((q @ W.T)[:, None]).tanh_() @ v
+    e[~alive(m, n)[..., 0]] = -torch.inf
+    w = e.softmax(-1)
+    q.zero_(), W.zero_(), U.zero_(), n.zero_()
+    return m.mul_(w[..., None]).sum(1), w
+
+
+def attended_by_layers(q, m, W, U, v, n):
+    layer = AdditiveAttention(len(v))
+    layer.query.bias.data.zero_()
+    for part, p in ((layer.query, W), (layer.key, U), (layer.v, v[None])):
+        part.weight.data = p
+    found = [layer(q[b : b + 1], m[b : b + 1, :k], layer.key(m[b : b + 1, :k])) for b, k in enumerate(n)]
+    w = torch.zeros(m.shape[:2])
+    for b, k in enumerate(n):
+        w[b, :k] = found[b][1]
+    return torch.cat([context for context, _ in found]), w
+
+
+def renormalised_words(e, words):
+    w = e.softmax(-1) * words
+    return w / w.sum(-1, keepdim=True)
+
+
+def unstable(e, words):
+    w = e.exp() * words
+    return w / w.sum(-1, keepdim=True)
+
+
+def counted_operations(T, C):
+    """The course's own layers, counted by torch, which does not see into the fused attention of a CPU."""
+    x, counts = torch.zeros(1, T, C), []
+    layers = Recurrent(LSTMCell, C, C), course_utils.transformer.Layer(Config(V=1, C=C, T=T), causal=True)
+    for layer in layers:
+        with FlopCounterMode(display=False) as counter, sdpa_kernel(SDPBackend.MATH), torch.no_grad():
+            layer.eval()(x)
+        counts.append(counter.get_total_flops())
+    return counts
+
+
+def costs(lstm=lambda T, C: 16 * T * C**2, transformer=lambda T, C: 24 * T * C**2 + 4 * T**2 * C):
+    return lambda T, C: (lstm(T, C), transformer(T, C))
+
+
+def cost(tokens, pairs):
+    """A Transformer layer of other coefficients."""
+    return costs(transformer=lambda T, C: tokens * T * C**2 + pairs * T**2 * C)
+
+
+def by_products(T, C, hidden=4):
+    def product(a, b, c):
+        return 2 * a * b * c
+
+    step = product(1, C, 4 * C) + product(1, C, 4 * C)
+    attention = 3 * product(T, C, C) + product(T, C, T) + product(T, T, C) + product(T, C, C)
+    return np.array([T * step, attention + product(T, C, hidden * C) + product(T, hidden * C, C)])
+
+
+def fitting(parameters):
+    """The widest with at most `budget` of these parameters."""
+
+    def answer(V, budget):
+        low, high = 0, 2**20
+        while high - low > 1:
+            middle = (low + high) // 2
+            low, high = (middle, high) if parameters(V, middle) <= budget else (low, middle)
+        return low
+
+    return answer
+
+
+def tied(V, C):
+    return V * C + 8 * C * C + 8 * C
+
+
+by_halves = fitting(tied)
+
+
+def built(V, C):
+    """torch's own layers, made without memory for them."""
+    parts = torch.nn.Embedding(V, C, device="meta"), torch.nn.LSTM(C, C, device="meta")
+    return sum(p.numel() for part in parts for p in part.parameters())
+
+
+def real_root(V, budget):
+    return (-(V + 8) + math.sqrt((V + 8) ** 2 + 32 * budget)) / 16
+
+
+def by_floats(V, budget):
+    b = (V + 8) / 16
+    return int(b * (math.sqrt(1 + budget / 8 / b**2) - 1))
+
+
+def closest(V, budget):
+    C = by_halves(V, budget)
+    return min(C, C + 1, key=lambda width: abs(tied(V, width) - budget))
+
+
+def from_above(V, budget):
+    C = budget
+    while tied(V, C) > budget:
+        C -= 1
+    return C
+
+
 # exercise → name of a right answer that is not our solution → the answer
 RIGHT = {
     "01.1": {
@@ -854,6 +1018,35 @@ RIGHT = {
         "float32": lambda p, y, bins=10: ece()(p.astype("f4"), y, bins),
         "a tensor": lambda p, y, bins=10: torch.tensor(ece_loop(torch.tensor(p), torch.tensor(y), bins)),
         "changes its inputs": lambda p, y, bins=10: (ece_loop(p, y, bins), p.fill(0), y.fill(0))[0],
+    },
+    "04c.1": {
+        "from parts": attended,
+        "NumPy": attended_numpy,
+        "loop, lists": attended_loop,
+        "in place": attended_in_place,
+        "−10⁹": weighed(lambda e, words: e.masked_fill(~words, -1e9).softmax(-1)),
+        "added mask": weighed(lambda e, words: (e + torch.log(words.float())).softmax(-1)),
+        "batched product": mixed_by(lambda w, m: torch.bmm(w.unsqueeze(1), m).squeeze(1)),
+        "columns": additive(lambda q, m, W, U, v: (v * torch.tanh((W @ q.T).T[:, None] + m @ U.T)).sum(-1)),
+        "float64": lambda *a: attended(*(p.double() for p in a[:-1]), a[-1]),
+        "with gradients": lambda *a: attended(*(p.requires_grad_() for p in a[:-1]), a[-1]),
+        "a list": lambda *a: list(attended(*a)),
+    },
+    "04c.2": {
+        "products": by_products,
+        "the course's layers, counted": counted_operations,
+        "one power": lambda T, C: (2**4 * T * C * C, 4 * T * C * (6 * C + T)),
+        "floats": lambda T, C: [16.0 * T * C**2, 24.0 * T * C**2 + 4.0 * T**2 * C],
+        "tensor": lambda T, C: torch.tensor(by_products(T, C)),
+    },
+    "04c.3": {
+        "by halves": by_halves,
+        "torch's own layers": fitting(built),
+        "quadratic formula": lambda V, budget: int(real_root(V, budget)),
+        "floor of it": lambda V, budget: np.floor(real_root(V, budget)),
+        "a tensor": lambda V, budget: torch.tensor(by_halves(V, budget)),
+        "whole numbers": lambda V, budget: (math.isqrt((V + 8) ** 2 + 32 * budget) - V - 8) // 16,
+        "Vieta": lambda V, budget: int(2 * budget / (V + 8 + math.sqrt((V + 8) ** 2 + 32 * budget))),
     },
 }
 
@@ -1976,6 +2169,315 @@ WRONG = {
             "a weighted mean of gaps lies between 0 and 1",
         ),
     },
+    "04c.1": {
+        "no mask": (weighed(lambda e, words: e.softmax(-1)), "padding gets weight: mask before"),
+        "mask after": (weighed(lambda e, words: e.softmax(-1) * words), "you mask after the softmax"),
+        "0 for padding": (weighed(lambda e, words: (e * words).softmax(-1)), "an energy of 0 is an energy"),
+        "a memory of 0": (
+            lambda q, m, W, U, v, n: additive(words=lambda S, n: torch.ones(len(n), S).bool())(
+                q, m * alive(m, n), W, U, v, n
+            ),
+            "does not take its weight away",
+        ),
+        "−2 for padding": (
+            weighed(lambda e, words: e.masked_fill(~words, -2).softmax(-1)),
+            "sentence 0 has 3 words, so column 3 is padding: its weight should be 0, exactly",
+        ),
+        "−1000 for padding": (
+            weighed(lambda e, words: e.masked_fill(~words, -1e3).softmax(-1)),
+            "for energies in the thousands padding gets weight",
+        ),
+        "renormalised": (weighed(renormalised_words), "a softmax masked afterwards may have nothing left"),
+        "overflows": (weighed(unstable), "e^1000 overflows"),
+        "over the batch": (
+            weighed(lambda e, words: e.masked_fill(~words, -torch.inf).softmax(0)),
+            "the softmax goes along the batch",
+        ),
+        "over the batch, masked after": (
+            weighed(lambda e, words: e.softmax(0) * words),
+            "the softmax goes along the batch",
+        ),
+        "over everything": (
+            weighed(lambda e, words: e.masked_fill(~words, -torch.inf).flatten().softmax(0).view(e.shape)),
+            "over the whole batch at once",
+        ),
+        "over an axis of 1": (
+            weighed(lambda e, words: e[..., None].softmax(-1)[..., 0] * words),
+            "every weight is 1: that softmax goes along an axis of length 1",
+        ),
+        "over an axis of 1, masked": (
+            weighed(lambda e, words: e.masked_fill(~words, -torch.inf)[..., None].softmax(-1)[..., 0]),
+            "a softmax of −inf alone",
+        ),
+        "over C": (inside(lambda z: z.tanh().softmax(-1)), "the C numbers go through a softmax"),
+        "over C, weights": (
+            lambda q, m, W, U, v, n: (q, (v * torch.tanh((q @ W.T)[:, None] + m @ U.T)).softmax(-1)),
+            "a weight for each column of the memory",
+        ),
+        "mask turned": (additive(words=lambda S, n: torch.arange(S) >= n[:, None]), "softmax of −inf alone"),
+        "one too many": (additive(words=lambda S, n: torch.arange(S) <= n[:, None]), "one column too many"),
+        "one too few": (additive(words=lambda S, n: torch.arange(S) < n[:, None] - 1), "of them stay"),
+        "from the end": (
+            additive(words=lambda S, n: torch.arange(S) >= S - n[:, None]),
+            "the padding comes last",
+        ),
+        "the first's length": (
+            additive(words=lambda S, n: torch.arange(S).expand(len(n), S) < n[0]),
+            "the first sentence's length is used for all",
+        ),
+        "sorted lengths": (
+            lambda *a: attended(*a[:-1], a[-1].sort(descending=True).values),
+            "lengths of another sentence",
+        ),
+        "no tanh": (inside(lambda z: z), "without it the softmax takes W q away"),
+        "no tanh, no mask": (
+            additive(
+                lambda q, m, W, U, v: ((q @ W.T)[:, None] + m @ U.T) @ v, lambda e, words: e.softmax(-1)
+            ),
+            "the same for all words; and the padding is not masked",
+        ),
+        "σ": (inside(torch.sigmoid), "σ in the place of tanh"),
+        "relu": (inside(torch.relu), "relu in the place of tanh"),
+        "a tanh each": (
+            additive(lambda q, m, W, U, v: ((q @ W.T).tanh()[:, None] + (m @ U.T).tanh()) @ v),
+            "has a tanh of its own",
+        ),
+        "tanh of the energy": (
+            additive(lambda q, m, W, U, v: torch.tanh(((q @ W.T)[:, None] + m @ U.T) @ v)),
+            "before v, not round the energy",
+        ),
+        "v inside": (
+            additive(lambda q, m, W, U, v: torch.tanh(((q @ W.T)[:, None] + m @ U.T) * v).sum(-1)),
+            "v comes after tanh",
+        ),
+        "no v": (
+            additive(lambda q, m, W, U, v: torch.tanh((q @ W.T)[:, None] + m @ U.T).sum(-1)),
+            "v is not used",
+        ),
+        "product": (
+            additive(lambda q, m, W, U, v: torch.tanh((q @ W.T)[:, None] * (m @ U.T)) @ v),
+            "W q and U m are multiplied",
+        ),
+        "no q": (of_inputs(q=lambda q, W, U: 0 * q), "q changes nothing: it is not used"),
+        "no W": (of_inputs(q=lambda q, W, U: q), "q goes in without W"),
+        "no U": (of_inputs(k=lambda m, W, U: m), "the memory goes in without U"),
+        "no memory": (of_inputs(k=lambda m, W, U: 0 * m), "all words weigh the same"),
+        "W and U": (of_inputs(lambda q, W, U: q @ U.T, lambda m, W, U: m @ W.T), "W and U are exchanged: W"),
+        "W transposed": (of_inputs(q=lambda q, W, U: q @ W), "W is transposed"),
+        "U transposed": (of_inputs(k=lambda m, W, U: m @ U), "U is transposed"),
+        "both transposed": (
+            of_inputs(lambda q, W, U: q @ W, lambda m, W, U: m @ U),
+            "W and U are transposed",
+        ),
+        "√C": (inside(lambda z: z.tanh() / z.shape[-1] ** 0.5), "that belongs to the dot product"),
+        "a temperature": (inside(lambda z: z.tanh() * 0.8), "your energies are 0.800 times"),
+        "sign": (inside(lambda z: -z.tanh()), "the sign is turned"),
+        "dot product": (
+            additive(lambda q, m, W, U, v: (q[:, None] * m).sum(-1)),
+            "that is a dot product; additive attention is v · tanh(W q + U m): yours is of q and m",
+        ),
+        "scaled dot product": (
+            additive(
+                lambda q, m, W, U, v: ((q @ W.T)[:, None] * (m @ U.T)).sum(-1) / len(v) ** 0.5,
+            ),
+            "yours is of W q and U m, by √C",
+        ),
+        "bilinear": (additive(lambda q, m, W, U, v: ((q @ W)[:, None] * m).sum(-1)), "yours is of q W and m"),
+        "argmax": (
+            weighed(lambda e, words: (e == e.masked_fill(~words, -9).amax(-1, True)).float()),
+            "softmax, not argmax",
+        ),
+        "energies": (weighed(lambda e, words: e * words), "those are the energies"),
+        "not normalised": (weighed(lambda e, words: e.exp() * words), "is not divided by its sum"),
+        "σ of energies": (weighed(lambda e, words: e.sigmoid() * words), "σ looks at each energy alone"),
+        "log-softmax": (
+            weighed(lambda e, words: e.masked_fill(~words, -torch.inf).log_softmax(-1)),
+            "holds NaN",
+        ),
+        "half a softmax": (
+            weighed(lambda e, words: e.masked_fill(~words, -torch.inf).softmax(-1) * 0.5),
+            "the row of weights of sentence 0 should sum to 1, got 0.5",
+        ),
+        "sparse": (
+            weighed(lambda e, words: renormalised_words(e, words & (e > -1e-9 + (e * words).mean(1, True)))),
+            "the weight of word 3 of sentence 1 should be",
+        ),
+        "a mean over the batch": (
+            lambda q, *a: attended(q - q.mean(0), *a),
+            "another sentence of the batch changes",
+        ),
+        "the memory's mean": (
+            of_inputs(k=lambda m, W, U: (m - m[:, 3:].mean(1, True)) @ U.T),
+            "the memory at padding changes your weights",
+        ),
+        "plain sum": (mixed_by(lambda w, m: m.sum(1)), "the plain sum of the memory"),
+        "plain sum of words": (
+            mixed_by(lambda w, m: (m * (w > 0)[..., None]).sum(1)),
+            "the plain sum of the memory",
+        ),
+        "plain mean": (mixed_by(lambda w, m: m.mean(1)), "the plain mean of the memory"),
+        "mean of the weighed": (mixed_by(lambda w, m: (w[..., None] * m).mean(1)), "the weights sum to 1"),
+        "keys mixed": (
+            lambda q, m, W, U, v, n: (attended(q, m, W, U, v, n)[0] @ U.T, attended(q, m, W, U, v, n)[1]),
+            "the context is made of U m",
+        ),
+        "residual": (
+            lambda q, *a: (attended(q, *a)[0] + q, attended(q, *a)[1]),
+            "that is the query",
+        ),
+        "weighed twice": (mixed_by(lambda w, m: (w[..., None] ** 2 * m).sum(1)), "is weighed twice"),
+        "the best word": (
+            mixed_by(lambda w, m: m[torch.arange(len(m)), w.argmax(1)]),
+            "that is the word with most weight",
+        ),
+        "context turned": (mixed_by(lambda w, m: (w[..., None] * m).sum(1).flip(1)), "the weights are right"),
+        "context alone": (
+            lambda *a: attended(*a)[0],
+            "return both, the pair (context, weights); you return one",
+        ),
+        "three things": (lambda *a: (*attended(*a), 0), "you return 3 things"),
+        "weights first": (lambda *a: attended(*a)[::-1], "the weights come first"),
+        "not added up": (
+            mixed_by(lambda w, m: w[..., None] * m),
+            "the context is not added up over the words",
+        ),
+        "not squeezed": (mixed_by(lambda w, m: w[:, None] @ m), "an axis of length 1 is left"),
+        "squeezed too much": (
+            mixed_by(lambda w, m: (w[:, None] @ m).squeeze()),
+            "for S = 1, C = 1 and lengths [1] the context should have shape (1, 1), got ()",
+        ),
+        "transposed": (lambda *a: [p.T for p in attended(*a)][::-1], "the context should have shape (3, 4)"),
+        "no axis for the words": (
+            additive(lambda q, m, W, U, v: torch.tanh(q @ W.T + m @ U.T) @ v),
+            "W q needs an axis of length 1 for the words",
+        ),
+        "6 × 4 alone": (
+            lambda q, m, *a: [p * (1 if m.shape[1:] == (6, 4) else 0.9) for p in attended(q, m, *a)],
+            "right for S = 6 and C = 4, but for S = 1, C = 1 and lengths [1] off by",
+        ),
+        "the layer itself": (
+            attended_by_layers,
+            "right, but write it out yourself, without AdditiveAttention",
+        ),
+    },
+    "04c.2": {
+        "factor 2": (lambda T, C: by_products(T, C) / 2, "both are half of it"),
+        "factor 2, twice": (lambda T, C: by_products(T, C) * 2, "both are twice of it"),
+        "backward too": (lambda T, C: by_products(T, C) * 3, "the backward pass too"),
+        "exchanged": (lambda T, C: by_products(T, C)[::-1], "the Transformer comes first"),
+        "no W_h": (
+            costs(lambda T, C: 8 * T * C**2),
+            "for the LSTM you count 8 T C²; W_x x and W_h h are two",
+        ),
+        "one gate": (costs(lambda T, C: 4 * T * C**2), "there are two matrices, W_x and W_h, and four gates"),
+        "a GRU": (costs(lambda T, C: 12 * T * C**2), "that is a GRU"),
+        "2 C to 4 C, twice": (costs(lambda T, C: 32 * T * C**2), "input and state are C wide"),
+        "one step": (costs(lambda T, C: 16 * C**2), "that is for one token; a sequence has T"),
+        "LSTM over pairs": (costs(lambda T, C: 16 * T**2 * C**2), "T² with C²"),
+        "biases": (costs(lambda T, C: 16 * T * C**2 + 8 * T * C), "you count 16 T C² + 8 T C; T C alone"),
+        "another LSTM": (
+            costs(lambda T, C: 20 * T * C**2),
+            "for the LSTM you count 20 T C²; that is too much by 4 T C²",
+        ),
+        "no values": (cost(24, 2), "2 T² C is one product over T × T pairs"),
+        "causal": (
+            costs(transformer=lambda T, C: 24 * T * C**2 + 2 * T * (T + 1) * C),
+            "what a mask would save",
+        ),
+        "no pairs": (cost(24, 0), "attention itself is forgotten"),
+        "pairs, no addition": (cost(24, 1), "additions count too"),
+        "each head C wide": (cost(24, 8), "heads share C"),
+        "no feed-forward": (cost(8, 4), "the feed-forward is forgotten"),
+        "half a feed-forward": (cost(16, 4), "half of the feed-forward is forgotten"),
+        "feed-forward C wide": (lambda T, C: by_products(T, C, hidden=1), "and the feed-forward is 4 C wide"),
+        "feed-forward alone": (cost(16, 0), "that is the feed-forward alone"),
+        "no output": (cost(22, 4), "is it the output projection?"),
+        "no q, k, v": (cost(18, 4), "those that make q, k and v"),
+        "factor 2 in the Transformer": (cost(12, 2), "half of it"),
+        "T² with C²": (
+            costs(transformer=lambda T, C: 24 * T * C**2 + 4 * T**2 * C**2),
+            "for the Transformer you count 4 T² C² + 24 T C²; T² with C²",
+        ),
+        "pairs without C": (
+            costs(transformer=lambda T, C: 24 * T * C**2 + 4 * T**2),
+            "T² alone is no matrix product's",
+        ),
+        "the softmax too": (
+            costs(transformer=lambda T, C: 24 * T * C**2 + 4 * T**2 * C + 3 * T**2),
+            "the softmax is left out",
+        ),
+        "one token": (
+            costs(transformer=lambda T, C: 24 * C**2 + 4 * T * C),
+            "that is for one token; a sequence has T",
+        ),
+        "another Transformer": (cost(26, 3), "that is too much by 2 T C²"),
+        "too little": (
+            cost(24, 3.5),
+            "for the Transformer you count 24 T C² + 3.5 T² C; that is too little by 0.5",
+        ),
+        "cubes": (
+            costs(transformer=lambda T, C: 24 * T * C**2 + 4 * T**2 * C + T**3),
+            "that is too much by T³",
+        ),
+        "heads of 64": (
+            costs(transformer=lambda T, C: 24 * T * C**2 + 4 * T**2 * max(C, 64)),
+            "no sum of products of T and C",
+        ),
+        "T log T": (
+            costs(transformer=lambda T, C: 24 * T * C**2 + T * math.log(T) * C),
+            "the Transformer's number is no sum of products of T and C",
+        ),
+        "one number": (lambda T, C: 16 * T * C**2, "return two numbers, (LSTM, Transformer); you return one"),
+        "three numbers": (lambda T, C: (1, 2, 3), "the pair should have shape (2,), got (3,)"),
+        "dict": (lambda T, C: {"LSTM": 16 * T * C**2, "Transformer": 1}, "not a dict"),
+    },
+    "04c.3": {
+        "one bias": (fitting(lambda V, C: V * C + 8 * C**2 + 4 * C), "torch has two biases"),
+        "no bias": (fitting(lambda V, C: V * C + 8 * C**2), "the biases are not counted"),
+        "embedding twice": (fitting(lambda V, C: tied(2 * V, C)), "tied, it is one table"),
+        "no embedding": (fitting(lambda V, C: tied(0, C)), "the embedding is not counted"),
+        "√(budget / 8)": (lambda V, budget: math.isqrt(budget // 8), "neither the embedding nor the biases"),
+        "one matrix": (fitting(lambda V, C: V * C + 4 * C**2 + 8 * C), "one matrix is missing"),
+        "one matrix, one bias": (fitting(lambda V, C: V * C + 4 * C**2 + 4 * C), "one matrix and one bias"),
+        "4 C² only": (fitting(lambda V, C: V * C + 4 * C**2), "one matrix and the biases are missing"),
+        "a GRU": (fitting(lambda V, C: V * C + 6 * C**2 + 6 * C), "that is a GRU"),
+        "a plain RNN": (fitting(lambda V, C: V * C + 2 * C**2 + 2 * C), "that is a plain RNN"),
+        "two layers": (fitting(lambda V, C: V * C + 16 * C**2 + 16 * C), "that is for two layers"),
+        "no matrices": (fitting(lambda V, C: V * C + 8 * C), "the LSTM's matrices are not counted"),
+        "a bias of the scores": (fitting(lambda V, C: tied(V, C) + V), "have no bias of V numbers"),
+        "one too many": (lambda V, budget: by_halves(V, budget) + 1, "not the smallest that does not"),
+        "one too few": (lambda V, budget: by_halves(V, budget) - 1, "one more fits"),
+        "the closest": (closest, "that is the closest"),
+        "not rounded": (
+            real_root,
+            "a width is a whole number; for V = 1000, budget = 301,013 yours is 140.95",
+        ),
+        "rounded up": (lambda V, budget: math.ceil(real_root(V, budget)), "not the smallest that does not"),
+        "parameters": (lambda V, budget: tied(V, by_halves(V, budget)), "that is the number of parameters"),
+        "multiples of 8": (
+            lambda V, budget: by_halves(V, budget) // 8 * 8,
+            "yours is 136, but C = 137 fits too",
+        ),
+        "powers of 2": (lambda V, budget: 2 ** round(math.log2(1 + real_root(V, budget))), "fits too, with"),
+        "three layers": (
+            fitting(lambda V, C: V * C + 24 * (C**2 + C)),
+            "V = 1000, budget = 301,013: yours is 92, but C = 93 fits too",
+        ),
+        "no table for V < 100": (
+            fitting(lambda V, C: tied(V if V > 100 else 0, C)),
+            "parameters, too many",
+        ),
+        "fewer than the budget": (fitting(lambda V, C: tied(V, C) + 1), "at most, ≤, not <"),
+        "rounding": (by_floats, "rounding? Count in whole numbers"),
+        "at least 1": (lambda V, budget: max(1, by_halves(V, budget)), "so none fits: 0, not 1"),
+        "−1 for none": (
+            lambda V, budget: by_halves(V, budget) or -1,
+            "a width is not negative",
+        ),
+        "None for none": (lambda V, budget: by_halves(V, budget) or None, "your function returned None"),
+        "from above": (from_above, "solve 8 C² + (V + 8) C = budget"),
+        "a pair": (lambda V, budget: (by_halves(V, budget), tied(V, 1)), "return the width alone"),
+    },
 }
 
 
@@ -1989,6 +2491,7 @@ def right(exercise):
 
 def test_each_exercise_has_its_gate():
     assert set(WRONG) == set(RIGHT) == set(exercises())
+    assert list(exercises()) == sorted(exercises())  # the order of the pages
     assert all(len(wrong) >= 3 for wrong in WRONG.values())
 
 

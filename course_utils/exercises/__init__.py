@@ -61,9 +61,9 @@ class Note:
 
 def exercises() -> dict[str, Exercise]:
     """Every exercise of the course, by id."""
-    from course_utils.exercises import nb01, nb02, nb03, nb03b, nb04, nb04b
+    from course_utils.exercises import nb01, nb02, nb03, nb03b, nb04, nb04b, nb04c
 
-    return {e.id: e for module in (nb01, nb02, nb03, nb03b, nb04, nb04b) for e in module.EXERCISES}
+    return {e.id: e for module in (nb01, nb02, nb03, nb03b, nb04, nb04b, nb04c) for e in module.EXERCISES}
 
 
 def expect(condition: object, diagnosis: str) -> None:
