@@ -291,12 +291,23 @@ class RecurrentLM(nn.Module):
     Source: Mikolov et al. 2010, "Recurrent neural network based language model"; tied: Press & Wolf 2017.
     """
 
-    def __init__(self, V: int, C: int, recurrent: nn.Module, seed: int = 0) -> None:
-        """V: vocabulary size. C: width. recurrent: `Recurrent` or `nn.LSTM`, C wide. seed: of the vectors."""
+    def __init__(self, V: int, C: int, recurrent: nn.Module, seed: int = 0, std: float = 0.3) -> None:
+        """Put vectors around a reader.
+
+        Args:
+            V: vocabulary size.
+            C: width.
+            recurrent: `Recurrent` or `nn.LSTM`, C wide, forwards alone.
+            seed: of the token vectors.
+            std: of the token vectors at first; small ones tell the gates little, and learning starts slowly.
+
+        Raises:
+            ValueError: a reader that sees what it is to predict, or reads across the batch.
+        """
         super().__init__()
         check_one_way(recurrent)
         self.tokens, self.recurrent = nn.Embedding(V, C), recurrent
-        initialise(self.tokens, C, seed)
+        nn.init.normal_(self.tokens.weight, std=std, generator=generator(seed))
 
     def read(self, ids: torch.Tensor, state: State | None = None) -> tuple[torch.Tensor, State]:
         """ids (B, T) and the state they go on from → logits (B, T, V) of the next token, state at the end."""
