@@ -569,12 +569,13 @@ def test_the_embedding_learns_from_both_its_uses(inside):
 
 
 def test_a_language_models_seed_decides_its_vectors():
-    def drawn(seed):
-        return RecurrentLM(90, 25, nn.Identity(), seed).tokens.weight.detach()
+    def drawn(seed, **options):
+        return RecurrentLM(90, 25, nn.Identity(), seed, **options).tokens.weight.detach()
 
     assert torch.equal(drawn(3), drawn(3))
     assert not (drawn(3) == drawn(4)).any()
-    assert 0.19 < drawn(3).abs().max() <= 0.2
+    assert drawn(3).std() == pytest.approx(0.3, rel=0.05)
+    assert torch.allclose(drawn(3, std=0.6), 2 * drawn(3))
 
 
 @LMS
