@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from course_utils import runtime
-from course_utils.experiments import Task, nb01, nb03, nb03b
+from course_utils.experiments import Task, nb01, nb03, nb03b, nb04, nb04b
 from course_utils.experiments.nb01 import CBOW, SKIP_GRAM
 
 __all__ = ["CBOW", "EXPERIMENTS", "SKIP_GRAM", "Experiment", "load", "run"]
@@ -36,6 +36,11 @@ EXPERIMENTS = {
     "word_vectors": Experiment(nb01.word_vectors, ("gensim", "numpy", "scipy", "scikit-learn", "torch")),
     "ablations": Experiment(nb03.ablations, ("numpy", "sacrebleu", "tokenizers", "torch")),
     "translation": Experiment(nb03b.translations, ("numpy", "sacrebleu", "tokenizers", "torch")),
+    "story_models": Experiment(nb04.story_models, ("numpy", "tokenizers", "torch")),
+    "recall": Experiment(nb04.recalls, ("numpy", "torch")),
+    "truncation": Experiment(nb04.truncations, ("numpy", "tokenizers", "torch")),
+    "bridge": Experiment(nb04.bridges, ("numpy", "torch")),
+    "reviews": Experiment(nb04b.classifications, ("numpy", "scikit-learn", "torch")),
 }
 
 
