@@ -9,13 +9,15 @@ from itertools import count
 from pathlib import Path
 from types import SimpleNamespace
 
+import numpy as np
 import pandas as pd
 import pytest
 import torch
 import torch.nn.functional as F
 
 from course_utils import results, splits
-from course_utils.experiments import nb01, nb03
+from course_utils.data import assets
+from course_utils.experiments import nb01, nb03, nb04b
 from course_utils.results import Experiment
 
 PACKAGES = ("one", "two")
@@ -364,3 +366,186 @@ def test_the_stored_ablations_were_made_with_these_settings():
         if row["variant"] == "base":
             assert row["settings"].items() >= json.loads(json.dumps(wanted)).items()
             assert row["settings"]["threads"] == 1
+
+
+# Notebook 04b: film reviews
+
+
+def review_rows(*variants):
+    return [row for row in results.load("reviews")["rows"] if not variants or row["variant"] in variants]
+
+
+def judged(row):
+    """The scores of a row by side; the listing's, which has two pairs of them, one after the other."""
+    for part in (row, *(row[name] for name in row if name.startswith("after "))):
+        yield from ((side, part[side]) for side in ("valid", "test") if side in part)
+
+
+@pytest.fixture
+def few_reviews(monkeypatch):
+    """Notebook 04b's runs on 80 reviews for a few steps, without GloVe: nothing is fetched."""
+    draw = np.random.default_rng(0)
+    sizes, texts, ratings = {"train": 80, "valid": 30, "test": 40}, {}, {}
+    for side, n in sizes.items():
+        ratings[side] = draw.choice([-3.0, -0.5, 0.4, 2.0], n)
+        filler = [" ".join(draw.choice(["a", "film", "so", "it", "is"], k)) for k in draw.integers(1, 7, n)]
+        told = ["good" if rating > 0 else "bad" for rating in ratings[side]]
+        texts[side] = [f"{words} {word}" for words, word in zip(filler, told, strict=True)]
+    labels, targets, clear = (
+        {side: part(row) for side, row in ratings.items()}
+        for part in (lambda row: (row > 0).astype(int), nb04b.sentiment.graded, lambda row: abs(row) > 1)
+    )
+    ids = nb04b.sentiment.word_ids(texts["train"])
+    given = nb04b.Data(texts, labels, targets, clear, ids)
+    monkeypatch.setattr(nb04b, "data", lambda: given)
+    monkeypatch.setattr(nb04b.sentiment, "glove_vectors", lambda ids: torch.ones(len(ids) + 2, 50) / 2)
+    monkeypatch.setattr(nb04b.sentiment, "OPTIONS", replace(nb04b.sentiment.OPTIONS, steps=4, every=2))
+    monkeypatch.setattr(nb04b, "EPOCHS", (2, 1))
+    return given
+
+
+@pytest.mark.parametrize("name", nb04b.VARIANTS)
+def test_a_miniature_classifier_measures_what_it_says(few_reviews, name):
+    threads = torch.get_num_threads()
+    row = nb04b.classifier(name, 0)
+    assert torch.get_num_threads() == threads
+    assert [step for step, _ in row["curve"]] == [2, 4]
+    assert row["steps"] == min(row["curve"], key=lambda pair: pair[1])[0]
+    assert {(side, found["n"], found["n clear"]) for side, found in judged(row)} == {
+        (side, len(few_reviews.texts[side]), int(few_reviews.clear[side].sum())) for side in ("valid", "test")
+    }
+    assert json.loads(json.dumps(row, allow_nan=False)) == row
+
+
+def test_a_classifier_is_the_same_again_and_another_with_another_seed(few_reviews):
+    first, again, other = (nb04b.classifier("base", seed) for seed in (0, 0, 1))
+    assert first == again
+    assert first["curve"] != other["curve"]
+
+
+def test_each_variant_is_another_model_of_the_base(few_reviews):
+    """Each is measured for itself, reads out as many numbers, and changes no more than its name says."""
+    curves = {name: str(nb04b.classifier(name, 0)["curve"]) for name in nb04b.VARIANTS}
+    assert len(set(curves.values())) == len(curves)
+    assert nb04b.VARIANTS["base"] == nb04b.Variant()
+    vectors = torch.zeros(3, 50)
+    models = [nb04b.sentiment.Classifier(vectors, **kind.config) for kind in nb04b.VARIANTS.values()]
+    assert len({model.score.in_features for model in models}) == 1
+
+
+def test_an_unknown_classifier_is_named():
+    with pytest.raises(ValueError, match=r"variant must be one of base, .* got 'bas'"):
+        nb04b.classifier("bas", 0)
+
+
+def test_what_has_to_be_beaten_is_measured_alike(few_reviews):
+    most = nb04b.majority()
+    for side, found in judged(most):
+        share = few_reviews.labels[side].mean()
+        mostly = few_reviews.labels["train"].mean() > 0.5
+        assert found["accuracy"] == pytest.approx(share if mostly else 1 - share, abs=1e-4)
+    for graded in (False, True):
+        row = nb04b.counting(graded)
+        assert row["C"] in (3.0, 10.0, 30.0)
+        assert min(row["test"]["accuracy"], row["test"]["clear"]) > 0.9  # a word tells
+
+
+def test_the_listing_runs_on_from_its_first_fit(few_reviews):
+    row = nb04b.listing(0)
+    assert [epoch for epoch, *_ in row["curve"]] == [1, 2, 3]
+    assert {"after 2", "after 3"} < row.keys()
+    assert row["curve"][2][3] == row["after 3"]["valid"]["accuracy"]
+    assert row["after 2"] != row["after 3"]
+    assert row == nb04b.listing(0)
+
+
+def test_the_listing_on_the_librarys_lstm_is_our_classifier(few_reviews):
+    config = {"C": 128, "pool": "last", "bidirectional": False, "dropout": 0.0}
+    ours, theirs = nb04b.sentiment.Classifier(nb04b.vectors("random", 3), **config, seed=3), nb04b.listed(3)
+    batch = nb04b.reviews("valid", graded=False).batch(torch.arange(30))
+    logits = [model.to(batch.ids.device)(batch.ids, batch.lengths) for model in (ours, theirs)]
+    torch.testing.assert_close(*logits)
+
+
+def test_every_variant_of_the_classifier_has_the_same_seeds():
+    seeds = {}
+    for row in review_rows(*nb04b.VARIANTS):
+        seeds.setdefault(row["variant"], []).append(row["seed"])
+    assert seeds.keys() == nb04b.VARIANTS.keys()
+    assert len(set(map(tuple, seeds.values()))) == 1
+    assert len(set(seeds["base"])) >= 5
+
+
+def test_every_classifier_was_judged_on_the_whole_split():
+    sides, n = splits.review_split(), {}
+    for side in ("valid", "test"):
+        n[side] = {"n": len(sides[side]), "n clear": int((sides[side]["rating"].abs() > 1).sum())}
+    assert n["test"] == {"n": 1585, "n clear": 1340}
+    for row in review_rows():
+        found = list(judged(row))
+        assert len(found) == (4 if row["variant"] == "listing" else 2)
+        assert all(scores.items() >= n[side].items() for side, scores in found), row["variant"]
+
+
+def test_stored_scores_are_those_of_their_confusion():
+    """And of each side's labels: whatever a classifier says, as many reviews are good."""
+    labels = {side: (rows["rating"] > 0).to_numpy() for side, rows in splits.review_split().items()}
+    for row in review_rows():
+        for side, found in judged(row):
+            (tn, fp), (fn, tp) = found["confusion"]
+            assert (tn + fp, fn + tp) == ((~labels[side]).sum(), labels[side].sum())
+            wanted = {
+                "accuracy": (tn + tp) / (tn + fp + fn + tp),
+                "precision": tp / max(tp + fp, 1),
+                "recall": tp / (fn + tp),
+                "F1": 2 * tp / (2 * tp + fp + fn),
+            }
+            assert {name: found[name] for name in wanted} == pytest.approx(wanted, abs=1e-4)
+            right = found["clear"] * found["n clear"]
+            assert tn + tp - (found["n"] - found["n clear"]) - 0.5 <= right <= tn + tp + 0.5
+
+
+def test_a_stored_classifier_is_the_best_of_its_validations():
+    options = nb04b.sentiment.OPTIONS
+    for row in review_rows(*nb04b.VARIANTS):
+        steps, losses = zip(*row["curve"], strict=True)
+        assert losses[steps.index(row["steps"])] == min(losses)
+        assert list(steps) == list(range(options.every, steps[-1] + 1, options.every))
+        last = min(row["steps"] + options.patience * options.every, options.steps)
+        assert steps[-1] == last
+
+
+def test_what_learns_is_better_than_what_does_not():
+    (most,) = review_rows("majority")
+    assert 0 in np.sum(most["test"]["confusion"], axis=0)  # all is called the same
+    assert np.mean([row["test"]["accuracy"] for row in review_rows("base")]) > most["test"]["accuracy"]
+    for row in review_rows(*nb04b.VARIANTS, "TF-IDF + logistic regression"):
+        assert row["test"]["accuracy"] > most["test"]["accuracy"]
+        assert row["test"]["log loss"] < most["test"]["log loss"]
+
+
+def test_the_stored_listing_tells_both_of_its_fits():
+    (row,) = review_rows("listing")
+    epochs, training, _, accuracy = zip(*row["curve"], strict=True)
+    first, last = nb04b.EPOCHS[0], sum(nb04b.EPOCHS)
+    assert list(epochs) == [1, 2, 3, 5, *range(10, last + 1, 10)]
+    assert training[-1] < training[0]
+    for epoch in (first, last):
+        assert accuracy[epochs.index(epoch)] == row[f"after {epoch}"]["valid"]["accuracy"]
+
+
+@pytest.mark.skipif(
+    not all(assets()[name].cached for name in ("reviews", "glove-50d")), reason="not in the cache"
+)
+def test_no_review_of_another_side_gives_a_word_an_id():
+    """All words of the training side have one, and of the others GloVe's frequent ones alone."""
+    d, sides = nb04b.data(), splits.review_split()
+    known = {*nb04b.corpora.glove(nb04b.sentiment.KNOWN)[0]}
+    read = {side: {word for text in d.texts[side] for word in nb04b.sentiment.words(text)} for side in sides}
+    assert d.ids.keys() == read["train"] | known
+    assert read["test"] - d.ids.keys()
+    for side, rows in sides.items():
+        assert d.texts[side] == rows["text"].tolist()
+        assert np.array_equal(d.labels[side] == 1, rows["rating"] > 0)
+        assert np.array_equal(d.targets[side] > 0.5, rows["rating"] > 0)
+        assert np.array_equal(d.clear[side], (rows["rating"] > 1) | (rows["rating"] < -1))
