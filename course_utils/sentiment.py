@@ -37,7 +37,7 @@ __taught__ = [
 
 PAD, UNKNOWN = 0, 1
 KNOWN = 20_000  # of GloVe's words that have an id without having been trained on
-LIMIT = 60  # words read of a text; the longest review has fewer
+LIMIT = 60  # words read of a text; one review of all has more, 63
 POOLS = ("last", "max", "mean")
 BATCH = 64
 # Adam at 1e-3 without weight decay; 115 batches are an epoch of the 7,397 training reviews. The best of the
@@ -163,9 +163,10 @@ class Reviews:
 def check_labels(labels: Sequence[int] | np.ndarray, N: int) -> np.ndarray:
     """Labels as (N,) whole numbers; raises ValueError for others than 0 and 1, or another number of them."""
     row = np.asarray(labels)
-    if row.shape != (N,) or not np.isin(row, (0, 1)).all():
-        others = sorted({str(label) for label in row.flat} - {"0", "1"})[:5]
-        raise ValueError(f"labels must be (N = {N},) zeros and ones, got shape {row.shape} with {others}")
+    if others := list(dict.fromkeys(repr(label) for label in row.ravel().tolist() if label not in (0, 1))):
+        raise ValueError(f"labels must be zeros and ones, got {', '.join(others[:5])}")
+    if row.shape != (N,):
+        raise ValueError(f"labels must be (N = {N},) zeros and ones, got shape {row.shape}")
     return row.astype(int)
 
 
@@ -183,9 +184,13 @@ def graded(ratings: Sequence[float] | np.ndarray) -> np.ndarray:
 
 
 def glove_vectors(ids: Mapping[str, int], seed: int = 0) -> torch.Tensor:
-    """(V, 50): GloVe's vector of each word; a word it lacks, drawn as widely; PAD and UNKNOWN 0."""
+    """(V, 50): GloVe's vector of each word; a word it lacks, drawn as widely; PAD and UNKNOWN 0.
+
+    Raises ValueError where GloVe has none of the words.
+    """
     known, table = corpora.glove()
-    found = [(ids[word], i) for i, word in enumerate(known) if word in ids]
+    if not (found := [(ids[word], i) for i, word in enumerate(known) if word in ids]):
+        raise ValueError(f"ids must hold a word that GloVe has, got {len(ids)} others")
     rows, places = (list(part) for part in zip(*found, strict=True))
     own = torch.from_numpy(table[places])
     vectors = random_vectors(max(ids.values()) + 1, own.shape[1], seed) * own.std()
