@@ -5,7 +5,7 @@ from collections import Counter
 from dataclasses import replace
 from datetime import date
 from functools import partial
-from itertools import count
+from itertools import count, pairwise
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -17,7 +17,7 @@ import torch.nn.functional as F
 
 from course_utils import results, splits
 from course_utils.data import assets
-from course_utils.experiments import nb01, nb03, nb04b
+from course_utils.experiments import nb01, nb03, nb04, nb04b
 from course_utils.results import Experiment
 
 PACKAGES = ("one", "two")
@@ -366,6 +366,299 @@ def test_the_stored_ablations_were_made_with_these_settings():
         if row["variant"] == "base":
             assert row["settings"].items() >= json.loads(json.dumps(wanted)).items()
             assert row["settings"]["threads"] == 1
+
+
+# Notebook 04: LSTM against Transformer
+
+
+def rows_of(name, **key):
+    return [row for row in results.load(name)["rows"] if key.items() <= row.items()]
+
+
+def settled(name):
+    """The rows that are reported: no tuning, no counts."""
+    return [row for row in results.load(name)["rows"] if "tuning" not in row and "training" not in row]
+
+
+@pytest.fixture
+def brief(monkeypatch):
+    """Notebook 04's experiments in a few steps, on a stream of random pieces: nothing is fetched."""
+    draw = np.random.default_rng(0)
+    known, valid = (draw.integers(0, nb04.V, n).astype(np.uint16) for n in (40_000, 1_000))
+    held = torch.from_numpy(valid[: 2 * (nb04.T + 1)].reshape(2, -1).astype(np.int64))
+    monkeypatch.setattr(nb04, "stories", lambda: nb04.Stories(known, valid, held))
+    monkeypatch.setattr(nb04, "OPTIONS", replace(nb04.OPTIONS, steps=3, warmup=1))
+    monkeypatch.setattr(nb04, "WRITING", replace(nb04.WRITING, steps=3, warmup=1))
+    monkeypatch.setattr(nb04, "RECALL_STEPS", 25)
+    monkeypatch.setattr(nb04, "BATCH", 2)
+    monkeypatch.setattr(nb04, "TEXTS", 3)
+    monkeypatch.setattr(nb04, "TEXT", 256)
+    monkeypatch.setattr(nb04, "LENGTHS", (4, 8))
+
+
+RUNS = {
+    "story_models": partial(nb04.story_model, "LSTM"),
+    "recall": partial(nb04.recall, "RNN", 16),
+    "truncation": partial(nb04.truncated, "16 tokens, memory kept"),
+    "bridge": partial(nb04.bridge, "attention"),
+}
+
+
+@pytest.mark.parametrize("name", RUNS)
+def test_a_run_of_notebook_04_is_the_same_again(brief, name):
+    """And holds what a stored row holds, in numbers that go into JSON."""
+    threads = torch.get_num_threads()
+    first, again = RUNS[name](0), RUNS[name](0)
+    assert torch.get_num_threads() == threads
+    assert first == again
+    assert RUNS[name](1) != first
+    assert json.loads(json.dumps(first, allow_nan=False)) == first
+    key, _ = next(task for task in results.EXPERIMENTS[name].tasks() if "seed" in task[0])
+    stored = next(row for row in results.load(name)["rows"] if key.items() <= row.items())
+    assert first.keys() == stored.keys() - key.keys() - {"seconds"}
+
+
+@pytest.mark.parametrize("run", RUNS.values())
+def test_a_model_nobody_knows_is_named(run):
+    with pytest.raises(ValueError, match=r"name must be one of .*; .*, got 'perceptron'"):
+        run.func("perceptron", *run.args[1:], 0)
+
+
+@pytest.mark.parametrize("name", ["story_models", "truncation", "bridge"])
+def test_an_interrupted_run_of_notebook_04_is_no_row(brief, monkeypatch, name):
+    monkeypatch.setattr(nb04, "train", lambda *rest: SimpleNamespace(loss=[1.0]))
+    with pytest.raises(KeyboardInterrupt):
+        RUNS[name](0)
+
+
+@pytest.mark.parametrize("name", ["story_models", "recall", "truncation", "bridge"])
+def test_every_comparison_of_notebook_04_has_its_seeds(name):
+    seeds = Counter()
+    for row in settled(name):
+        assert row["seed"] != nb04.TUNING_SEED
+        seeds[tuple(row.get(key) for key in ("match", "model", "L"))] += 1
+    assert min(seeds.values()) >= 3
+
+
+@pytest.mark.parametrize(
+    ("name", "score", "known"),
+    [
+        ("story_models", "nats", nb04.SHAPES),
+        ("truncation", "nats", nb04.STRETCHES),
+        ("bridge", "train_loss", nb04.WRITERS),
+    ],
+)
+def test_each_model_has_the_best_rate_of_the_same_grid(name, score, known):
+    best, grids = {}, {}
+    for row in rows_of(name, tuning="rate"):
+        grids.setdefault(row["model"], []).append(row["lr"])
+        best[row["model"]] = min(best.get(row["model"], (np.inf, 0)), (row[score], row["lr"]))
+    assert best
+    assert len(set(map(tuple, grids.values()))) == 1
+    assert {model: known[model].lr for model in best} == {model: lr for model, (_, lr) in best.items()}
+    grid = next(iter(grids.values()))
+    assert all(min(grid) < lr < max(grid) for _, lr in best.values())  # no better one lies outside
+
+
+def test_models_that_are_not_tuned_have_the_rate_of_their_kind():
+    assert nb04.WRITERS["one vector, 3 times the steps"].lr == nb04.WRITERS["one vector"].lr
+
+
+def test_each_memory_has_the_rate_that_the_rule_picks():
+    for name, kind in nb04.MEMORIES.items():
+        rows = rows_of("recall", tuning="rate", model=name)
+        top = max(round(row["accuracy"], 1) for row in rows)
+        able = [row for row in rows if round(row["accuracy"], 1) == top]
+        limit = min(row["steps"] for row in able) + nb04.RECALL_EVERY
+        assert kind.lr == min(row["lr"] for row in able if row["steps"] <= limit), name
+
+
+def test_what_is_called_matched_is():
+    """Parameters within 1 %, and the same tokens; or operations within 1 %."""
+    for match in nb04.MATCHES:
+        rows = rows_of("story_models", match=match)
+        flops = [row["flops"] for row in rows] + [
+            row["flops"] for row in rows_of("story_models", match="parameters", model="Transformer")
+        ]
+        sizes = [row["parameters"] for row in rows]
+        assert max(sizes) < 1.01 * min(sizes)
+        if match == "parameters":
+            assert len({row["tokens"] for row in rows}) == 1
+        else:
+            assert max(flops) < 1.01 * min(flops)
+    writers = rows_of("bridge", seed=0)
+    for key in ("parameters", "flops_per_row"):
+        assert max(row[key] for row in writers) < 1.02 * min(row[key] for row in writers)
+    memories = [row["parameters"] for row in settled("recall")]
+    assert max(memories) < 1.03 * min(memories)
+    assert len({(row["tokens"], row["parameters"]) for row in settled("truncation")}) == 1
+
+
+@pytest.mark.parametrize("name", nb04.SHAPES)
+def test_the_operations_are_those_of_the_matrices(name):
+    """Two a weight and token forward, twice as many backward: the matrices, and attention's T × T products.
+
+    A recurrent cell's first step has no state to send a gradient to: one product in T fewer.
+    """
+    shape, T = nb04.SHAPES[name], nb04.T
+    if shape.recurrent:
+        weights = nb04.V * shape.C + shape.layers * 8 * shape.C**2
+        missing = shape.layers * 2 * 4 * shape.C**2 / T
+        assert nb04.flops_per_token(name) == pytest.approx(6 * weights - missing, abs=1)
+    else:
+        weights = nb04.V * shape.C + shape.layers * 12 * shape.C**2
+        assert nb04.flops_per_token(name) == 6 * weights + shape.layers * 3 * 4 * T * shape.C
+
+
+def test_counting_stands_beside_the_models_on_the_same_windows():
+    rows = {(row["model"], row["training"]): row for row in results.load("story_models")["rows"][:6]}
+    assert {model for model, _ in rows} == nb04.COUNTS.keys()
+    few, trained = (min(row["tokens"] for row in some) for some in (rows.values(), settled("story_models")))
+    assert few == trained
+    for row in [*rows.values(), *settled("story_models")]:
+        widths = np.diff(nb04.BINS)
+        assert np.average(row["by_position"], weights=widths) == pytest.approx(row["nats"], abs=1e-3)
+
+
+def test_losses_are_those_of_the_counts():
+    """A transition matrix read off pair by pair."""
+    draw = np.random.default_rng(0)
+    known, ids = draw.integers(0, 3, 50), draw.integers(0, 3, (2, 5))
+    P = nb04.transition_matrix(known, nb04.V, add=0.01)
+    wanted = [[-np.log(P[a, b]) for a, b in pairwise(row)] for row in ids]
+    assert np.allclose(nb04.by_matrix(known, ids), wanted)
+
+
+def test_losses_are_cross_entropies():
+    model = nb04.language_model(nb04.SHAPES["LSTM"], 0)
+    ids = torch.randint(0, nb04.V, (20, 9), generator=torch.Generator().manual_seed(0))  # two parts of 16
+    each = nb04.losses(model, ids)
+    assert each.shape == (20, 8)
+    assert each.mean() == pytest.approx(nb04.next_token_loss(model, ids).item(), rel=1e-5)
+
+
+def test_the_compiled_language_model_has_the_weights_that_are_counted():
+    shape, ids = nb04.Shape(2, 8, 1e-3), torch.arange(6)[None]
+    ours, theirs = (nb04.language_model(shape, 3, compiled=compiled) for compiled in (False, True))
+    assert torch.allclose(ours(ids), theirs(ids), atol=1e-6)
+
+
+@pytest.mark.parametrize("L", [1, 4, 128])
+def test_a_sequence_tells_its_value_once_at_the_distance(L):
+    ids = nb04.sequences(L, 50, torch.Generator().manual_seed(0))
+    assert ids.shape == (50, L + 1)
+    assert (ids[:, 0] < nb04.VALUES).all()
+    assert (ids[:, -1] == nb04.QUERY).all()
+    assert (ids[:, 1:] >= nb04.VALUES).all()
+    assert (ids[:, 1:-1] < nb04.QUERY).all()
+
+
+def test_a_distance_too_far_is_refused():
+    for L in (0, nb04.FARTHEST + 1):
+        with pytest.raises(ValueError, match=f"L must lie in 1 … 128, got {L}"):
+            nb04.recall("GRU", L, 0)
+
+
+def test_recall_stops_after_two_good_looks(monkeypatch):
+    looks = iter([0.99, 0.5, 0.99, 1.0, 1.0])
+    monkeypatch.setattr(nb04, "recalled", lambda *rest: next(looks))
+    assert nb04.learn(nb04.memory("GRU", 0), 2, 1e-3, 0) == 4 * nb04.RECALL_EVERY
+
+
+def test_recalled_counts_the_values_told():
+    """By a reader that knows, and by one that always says the same."""
+
+    def knows(ids):
+        return F.one_hot(ids[:, :1], nb04.SYMBOLS).double().expand(-1, ids.shape[1], -1)
+
+    def says_0(ids):
+        return torch.eye(nb04.SYMBOLS)[0].expand(*ids.shape, -1)
+
+    draws = [torch.Generator().manual_seed(0) for _ in range(2)]
+    assert nb04.recalled(knows, 4, draws[0]) == 1
+    zeros = (nb04.sequences(4, 1000, torch.Generator().manual_seed(0))[:, 0] == 0).double().mean().item()
+    assert nb04.recalled(says_0, 4, draws[1]) == zeros
+
+
+def test_memories_start_as_their_names_say():
+    C, part = nb04.MEMORIES["LSTM, chrono"].C, {}
+    for name in nb04.MEMORIES:
+        if "Transformer" not in name:
+            part[name] = nb04.memory(name, 0).recurrent
+    biases = {name: r.bias_ih_l0 + r.bias_hh_l0 for name, r in part.items() if "LSTM" in name}
+    for forget in (1.0, 3.0):
+        assert (biases[f"LSTM, forget bias {forget:.0f}"][C : 2 * C] == forget).all()
+    assert biases["LSTM, forget bias 0"][C : 2 * C].abs().max() < 2 * C**-0.5
+    spans = biases["LSTM, chrono"][C : 2 * C].exp()
+    assert ((spans >= 1) & (spans <= nb04.FARTHEST)).all()
+    assert torch.equal(biases["LSTM, chrono"][:C], -biases["LSTM, chrono"][C : 2 * C])
+    W = part["RNN, orthogonal"].weight_hh_l0
+    assert torch.allclose(W @ W.T, torch.eye(len(W)), atol=1e-5)
+
+
+@pytest.mark.parametrize("T", [16, 128])
+def test_rows_side_by_side_go_on_where_they_stopped(brief, T):
+    """Each row's stretches joined, and the rows joined, are one piece of the stream."""
+    batch, stream = nb04.side_by_side(3, T, 0), nb04.stories().train
+    steps = [batch(step) for step in range(nb04.OPTIONS.steps)]
+    text = torch.cat([stretch[:, :-1] for stretch in steps], dim=1).flatten().numpy()
+    start = np.flatnonzero((np.lib.stride_tricks.sliding_window_view(stream, len(text)) == text).all(axis=1))
+    assert len(start) == 1
+    for before, after in pairwise(steps):
+        assert torch.equal(before[:, -1], after[:, 0])
+    assert np.array_equal(steps[-1][:-1, -1], steps[0][1:, 0])
+
+
+def test_all_stretches_read_the_same_text(brief):
+    texts = []
+    for kind in nb04.STRETCHES.values():
+        batch = nb04.side_by_side(nb04.BATCH * nb04.T // kind.T, kind.T, 0)
+        parts = [batch(step)[:, :-1] for step in range(nb04.OPTIONS.steps)]
+        texts.append(torch.cat(parts, dim=1).flatten())
+    assert all(torch.equal(text, texts[0]) for text in texts[1:])
+
+
+@pytest.mark.parametrize("every", [0, 16])
+def test_a_text_is_read_with_its_memory_kept_or_emptied(brief, every):
+    """Against a model that walks the whole text at once, or each piece by itself."""
+    model = nb04.language_model(nb04.Shape(1, 8, 1e-3), 0)
+    ids = torch.from_numpy(nb04.stories().valid[: nb04.TEXTS * nb04.TEXT + 1].astype(np.int64))
+    length = every or nb04.TEXT
+    with torch.no_grad():
+        wanted = nb04.next_token_loss(model, ids.unfold(0, length + 1, length)).item()
+    assert nb04.read_through(model, every) == pytest.approx(wanted, rel=1e-5)
+
+
+class Knows:
+    """Scores the reversed row and END, but for the first `wrong` digits of a row."""
+
+    def __init__(self, wrong=0):
+        self.wrong = wrong
+
+    def __call__(self, source, target):
+        end = torch.full((len(source), 1), nb04.END)
+        right = torch.cat([source.flip(1), end, end], dim=1)[:, : target.shape[1]].clone()
+        right[:, : self.wrong] = (right[:, : self.wrong] + 1) % nb04.DIGITS
+        return F.one_hot(right, nb04.DIGITS + 1).double(), None
+
+
+def test_rows_that_are_right_count_as_right():
+    exact, digits = nb04.reversed_rows(Knows(), N=10)
+    assert exact == digits == [[n, 1.0] for n in nb04.LENGTHS]
+    exact, digits = nb04.reversed_rows(Knows(wrong=1), N=10)
+    assert exact == [[n, 0.0] for n in nb04.LENGTHS]
+    assert digits == [[n, pytest.approx(1 - 1 / n, abs=1e-4)] for n in nb04.LENGTHS]
+
+
+def test_the_reversing_loss_asks_for_the_reversed_row_and_its_end():
+    """Nothing to lose for a model that is sure of the right answers, much for one of another row."""
+    digits = nb04.rows_of_digits(4, 6, torch.Generator().manual_seed(0))
+
+    def sure(source, target):
+        return 50 * Knows()(source, target)[0], None
+
+    assert nb04.reversing_loss(sure, digits).item() == pytest.approx(0, abs=1e-6)
+    assert nb04.reversing_loss(lambda s, t: sure(s.roll(1, 1), t), digits).item() > 1
 
 
 # Notebook 04b: film reviews
