@@ -49,7 +49,7 @@ class Shape:
 SHAPES = {
     "Transformer": Shape(2, 128, 8e-3, recurrent=False),
     "LSTM": Shape(1, 168, 1.6e-2),
-    "LSTM, 3 layers": Shape(3, 128, 1.6e-2),
+    "LSTM, 3 layers": Shape(3, 128, 3.2e-2),
 }
 V, T, BATCH = bpe.PIECES, 128, 4
 OPTIONS = Options(steps=600, warmup=100, mixed=False)
@@ -229,7 +229,7 @@ COUNTS = {
     "bigram": partial(by_kneser_ney, order=2),
     "trigram": partial(by_kneser_ney, order=3),
 }
-RATES = (2e-3, 4e-3, 8e-3, 1.6e-2, 3.2e-2)
+RATES = (2e-3, 4e-3, 8e-3, 1.6e-2, 3.2e-2, 6.4e-2)
 TUNED = ("Transformer", "LSTM", "LSTM, 3 layers")
 SMALL = 0.05  # token vectors as torch's recurrent layers would draw theirs, U(-1/√C, 1/√C), about
 MATCHES = {  # what a match holds equal, and who is in it
