@@ -291,10 +291,12 @@ def probabilities(
     """
     rows = [encode(review, ids, limit) for review in check_texts(texts)]
     order = torch.tensor([len(row) for row in rows]).argsort(stable=True)
-    found = torch.empty(len(rows))
+    found = torch.empty(
+        len(rows), dtype=torch.float64
+    )  # in float32 a sure one would round to 1, its loss to ∞
     for part in order.split(256):
         batch = review_batch([rows[i] for i in part.tolist()])
-        found[part] = model.eval()(batch.ids, batch.lengths).sigmoid().float().cpu()
+        found[part] = model.eval()(batch.ids, batch.lengths).cpu().double().sigmoid()
     return found.numpy()
 
 

@@ -148,7 +148,7 @@ def listing(seed: int, threads: int = 1) -> Row:
 
     Returns:
         curve: (epoch, mean training loss of the epoch, validation loss, validation accuracy) of epochs 1, 2,
-        3, 5 and every tenth; and the scores after each of the two calls of `fit`.
+        3, 5 and every tenth; and the accuracies after each of the two calls of `fit`.
     """
     known, held = (reviews(side, graded=False) for side in ("train", "valid"))
     with fixed_threads(threads):
@@ -162,9 +162,7 @@ def listing(seed: int, threads: int = 1) -> Row:
                 right = float(((chances > 0.5) == held.labels).mean())
                 curve.append([epoch, *(round(x, 4) for x in (loss, held.loss(model), right))])
             if epoch in (EPOCHS[0], sum(EPOCHS)):
-                after[f"after {epoch}"] = both_sides(
-                    lambda texts: sentiment.probabilities(model, texts, data().ids)
-                )
+                after[f"after {epoch}"] = {side: accuracies(model, side) for side in ("valid", "test")}
     return {"curve": curve} | after
 
 
@@ -187,6 +185,12 @@ class Compiled(torch.nn.Module):
         """x (B, T, D), lengths (B,) → outputs (B, T, C), and h (1, B, C) after the last word, with no c."""
         y, _ = self.theirs(x)
         return y, (y[torch.arange(len(y)), lengths - 1][None], None)
+
+
+def accuracies(model: torch.nn.Module, side: str) -> Row:
+    """Accuracy on all reviews of a side, and on its clear ones."""
+    row = side_scores(sentiment.probabilities(model, data().texts[side], data().ids), side)
+    return {name: row[name] for name in ("accuracy", "clear")}
 
 
 def fit_epoch(model: torch.nn.Module, optimiser: torch.optim.Optimizer, batch, steps: range) -> float:
