@@ -603,7 +603,7 @@ def written(model: nn.Module, digits: torch.Tensor) -> list[list[int]]:
 
 
 def bridges() -> Iterator[Task]:
-    """The rates at the tuning seed, then each writer over five seeds."""
+    """The rates at the tuning seed, then each writer over three seeds."""
     for name, kind in WRITERS.items():
         if kind.times == 1:
             for lr in WRITER_RATES:
