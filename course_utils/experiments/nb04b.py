@@ -148,7 +148,7 @@ def listing(seed: int, threads: int = 1) -> Row:
 
     Returns:
         curve: (epoch, mean training loss of the epoch, validation loss, validation accuracy) of epochs 1, 2,
-        3, 5 and every tenth; and the accuracies after each of the two calls of `fit`.
+        3, 5 and every tenth; and the scores after each of the two calls of `fit`.
     """
     known, held = (reviews(side, graded=False) for side in ("train", "valid"))
     with fixed_threads(threads):
@@ -162,7 +162,7 @@ def listing(seed: int, threads: int = 1) -> Row:
                 right = float(((chances > 0.5) == held.labels).mean())
                 curve.append([epoch, *(round(x, 4) for x in (loss, held.loss(model), right))])
             if epoch in (EPOCHS[0], sum(EPOCHS)):
-                after[f"after {epoch}"] = {side: accuracies(model, side) for side in ("valid", "test")}
+                after[f"after {epoch}"] = {side: without_loss(model, side) for side in ("valid", "test")}
     return {"curve": curve} | after
 
 
@@ -187,10 +187,10 @@ class Compiled(torch.nn.Module):
         return y, (y[torch.arange(len(y)), lengths - 1][None], None)
 
 
-def accuracies(model: torch.nn.Module, side: str) -> Row:
-    """Accuracy on all reviews of a side, and on its clear ones."""
+def without_loss(model: torch.nn.Module, side: str) -> Row:
+    """The scores on a side but for the log loss, which the curve has."""
     row = side_scores(sentiment.probabilities(model, data().texts[side], data().ids), side)
-    return {name: row[name] for name in ("accuracy", "clear")}
+    return {name: value for name, value in row.items() if name != "log loss"}
 
 
 def fit_epoch(model: torch.nn.Module, optimiser: torch.optim.Optimizer, batch, steps: range) -> float:
