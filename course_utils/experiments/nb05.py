@@ -1,0 +1,279 @@
+"""Notebook 05's and 05b's long runs: two networks on a line, and six ways to learn a language whose truth is
+known, then short sentences from the stories.
+
+Step sizes are the best of a grid at a seed that is not reported; the grid's rows are stored too. One thread
+each, so that a run is the same again on the same machine.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from functools import cache, partial
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from course_utils import gan
+from course_utils.experiments import Row, Task, fixed_threads
+from course_utils.grammar import Language
+from course_utils.runtime import generator
+from course_utils.training import Options, shuffled, train
+
+TUNING_SEED = 99
+SEEDS = range(5)
+
+# On a line
+
+CENTRES = (-6.0, -2.0, 2.0, 6.0)
+WIDTH = 0.5  # standard deviation of each
+NOISE, SAMPLES = 4, 20_000
+
+
+def mixture(n: int, draw: torch.Generator) -> torch.Tensor:
+    """n numbers, (n, 1), each from one of four bell curves."""
+    centres = torch.tensor(CENTRES)[torch.randint(len(CENTRES), (n, 1), generator=draw)]
+    return centres + WIDTH * torch.randn(n, 1, generator=draw)
+
+
+def network(inputs: int, seed: int, C: int = 64) -> nn.Sequential:
+    """From `inputs` numbers to one, by two hidden layers of C."""
+    layers = nn.Linear(inputs, C), nn.ReLU(), nn.Linear(C, C), nn.ReLU(), nn.Linear(C, 1)
+    gan.initialise(model := nn.Sequential(*layers), seed)
+    return model
+
+
+def noise(n: int, draw: torch.Generator) -> torch.Tensor:
+    """What the generator makes its samples of: (n, NOISE)."""
+    return torch.randn(n, NOISE, generator=draw)
+
+
+@dataclass(frozen=True)
+class Line:
+    """A duel on the line, and which of its two losses the generator has."""
+
+    saturating: bool = False
+    duel: gan.Duel = gan.Duel(2000, 1e-3, 1e-3)  # noqa: RUF009
+
+
+LINES = {
+    "equal steps": Line(),
+    "equal steps, saturating": Line(saturating=True),
+    "head start": Line(duel=gan.Duel(2000, 1e-3, 1e-3, head_start=500)),
+    "head start, saturating": Line(saturating=True, duel=gan.Duel(2000, 1e-3, 1e-3, head_start=500)),
+    "slow discriminator": Line(duel=gan.Duel(2000, 1e-3, 1e-4)),
+}
+
+
+def line_distance(x: torch.Tensor) -> dict[str, float]:
+    """Samples (n, 1) → wasserstein (how far each would have to be moved, on average), modes (how many of the
+    four have a quarter of their share or more, within two widths).
+    """
+    from scipy.stats import wasserstein_distance
+
+    near = (x - torch.tensor(CENTRES)).abs() < 2 * WIDTH  # (n, 4)
+    modes = (near.float().mean(dim=0) >= 1 / len(CENTRES) / 4).sum().item()
+    true = mixture(SAMPLES, generator(12345))
+    moved = wasserstein_distance(x.flatten().numpy(), true.flatten().numpy())
+    return {"wasserstein": float(moved), "modes": modes}
+
+
+def line(name: str, seed: int, threads: int = 1) -> Row:
+    """Let two networks play on the line.
+
+    Args:
+        name: one of `LINES`.
+        seed: of weights and samples.
+        threads: of PyTorch; the stored runs' is 1.
+
+    Returns:
+        wasserstein and modes at the end, and course: [step, wasserstein, modes] every 50 steps.
+    """
+    kind, course = LINES[name], []
+    G, D = network(NOISE, 2 * seed), network(1, 2 * seed + 1)
+    B = 128
+
+    @torch.no_grad()
+    def watch(step: int) -> None:
+        found = line_distance(G(noise(SAMPLES, generator(777))))
+        course.append([step, round(found["wasserstein"], 3), found["modes"]])
+
+    def loss(draw: torch.Generator) -> torch.Tensor:
+        return gan.generator_loss(D(G(noise(B, draw))), kind.saturating)
+
+    with fixed_threads(threads):
+        options = replace(kind.duel, seed=seed, every=50)
+        gan.duel(G, D, partial(mixture, B), lambda draw: G(noise(B, draw)), loss, options, watch)
+    return {"wasserstein": course[-1][1], "modes": course[-1][2], "course": course}
+
+
+def lines() -> Iterator[Task]:
+    """Each duel on the line, five times."""
+    for name in LINES:
+        for seed in SEEDS:
+            yield {"duel": name, "seed": seed}, partial(line, name, seed)
+
+
+# On a language
+
+KNOWN, HELD, BATCH = 2_000, 1_000, 64
+WRITTEN = 2_000  # sentences each model writes to be judged
+TEMPERATURES = (0.5, 0.6, 0.7, 0.8, 0.9, 1.0, 1.1, 1.25)
+
+
+@dataclass(frozen=True)
+class Method:
+    """How to train a generator.
+
+    Attributes:
+        likelihood: steps of maximum likelihood before the duel, if any.
+        lr: Adam's step size there.
+        duel: against a discriminator, if any.
+        tau: of the Gumbel softmax; None for REINFORCE with roll-outs.
+        hard: straight-through.
+        N: roll-outs a word; 0: each word is worth what the whole sentence is.
+    """
+
+    likelihood: int = 0
+    lr: float = 1e-2
+    duel: gan.Duel | None = None
+    tau: float | None = None
+    hard: bool = True
+    N: int = 4
+
+
+SEQ = {"betas": (0.9, 0.999), "head_start": 200, "d_steps": 3, "d_lr": 1e-3}
+METHODS = {
+    "likelihood": Method(2_000, 3e-3),
+    "Gumbel": Method(duel=gan.Duel(3_000, 3e-3, 3e-3), tau=1.0),
+    "Gumbel, soft": Method(duel=gan.Duel(3_000, 1e-3, 1e-3), tau=0.3, hard=False),
+    "Gumbel after likelihood": Method(2_000, 3e-3, gan.Duel(1_500, 3e-4, 1e-3, head_start=200), tau=1.0),
+    "SeqGAN": Method(2_000, 3e-3, gan.Duel(400, 3e-4, **SEQ)),
+    "SeqGAN, no likelihood": Method(duel=gan.Duel(1_000, 5e-3, **SEQ)),
+    "SeqGAN, no likelihood, no roll-outs": Method(duel=gan.Duel(1_000, 5e-3, **SEQ), N=0),
+}
+GRIDS = {  # lr of likelihood; else (lr, d_lr, tau) of the duel
+    "likelihood": (1e-3, 3e-3, 1e-2, 3e-2),
+    "Gumbel": [(lr, lr, tau) for lr in (1e-3, 3e-3, 1e-2) for tau in (0.5, 1.0, 2.0)],
+    "Gumbel, soft": [(lr, lr, tau) for lr in (1e-3, 3e-3) for tau in (0.1, 0.3, 1.0)],
+    "Gumbel after likelihood": [(lr, 1e-3, 1.0) for lr in (1e-4, 3e-4, 1e-3)],
+    "SeqGAN": [(lr, d_lr, None) for lr in (1e-4, 3e-4, 1e-3) for d_lr in (1e-3, 3e-3)],
+    "SeqGAN, no likelihood": [(lr, d_lr, None) for lr in (2e-3, 5e-3, 1e-2) for d_lr in (1e-3, 3e-3)],
+}
+
+
+@cache
+def language() -> Language:
+    """The grammar's."""
+    return Language()
+
+
+def one_hot(ids: torch.Tensor, V: int) -> torch.Tensor:
+    """(B, T) → (B, T, V)."""
+    return F.one_hot(ids, V).float()
+
+
+def learn(G: nn.Module, known: torch.Tensor, held: torch.Tensor, method: Method, seed: int) -> None:
+    """Maximum likelihood on sentences (n, T, V), back to the best on held-out ones."""
+    options = Options(method.likelihood, method.lr, warmup=50, clip=5.0, seed=seed, every=100, patience=10**6)
+    batch = shuffled(len(known), BATCH, seed)
+
+    def loss(model: nn.Module, y: torch.Tensor) -> torch.Tensor:
+        return -gan.word_log_probabilities(model, y).sum() / gan.written(y).sum()
+
+    train(G, lambda step: known[batch(step)], loss, options, lambda model: loss(model, held).item())
+
+
+def play(G: nn.Module, D: nn.Module, known: torch.Tensor, method: Method, seed: int, watch: Callable) -> None:
+    """The duel of a method over sentences (n, T, V)."""
+    T = known.shape[1]
+
+    def real(draw: torch.Generator) -> torch.Tensor:
+        return known[torch.randint(len(known), (BATCH,), generator=draw)]
+
+    def fake(draw: torch.Generator) -> torch.Tensor:
+        return gan.write(G, gan.start(BATCH, G), T, chooser(method, draw))
+
+    def loss(draw: torch.Generator) -> torch.Tensor:
+        if method.tau:
+            return gan.generator_loss(D(fake(draw)))
+        return gan.seqgan_loss(G, D, BATCH, T, method.N, draw)
+
+    gan.duel(G, D, real, torch.no_grad()(fake), loss, replace(method.duel, seed=seed), watch)
+
+
+def chooser(method: Method, draw: torch.Generator) -> gan.Choose:
+    """How a method's generator picks its words."""
+    if method.tau:
+        return partial(gan.gumbel_softmax, draw=draw, tau=method.tau, hard=method.hard)
+    return partial(gan.sample_word, draw=draw)
+
+
+@torch.no_grad()
+def log_likelihoods(G: nn.Module, y: torch.Tensor, temperature: float = 1.0) -> torch.Tensor:
+    """(N, T, V) → (N,) float64."""
+    parts = [gan.word_log_probabilities(G, part, temperature).double().sum(dim=1) for part in y.split(2048)]
+    return torch.cat(parts)
+
+
+@torch.no_grad()
+def judged(G: nn.Module, temperature: float = 1.0, n: int = WRITTEN) -> Row:
+    """A generator's distances from the truth, and what its sentences are like: `Language.distances`,
+    nll_oracle (nats of one of its sentences under the judge), entropy (nats), distinct (of n sentences).
+    """
+    L = language()
+    V, T = len(L.words), L.ids.shape[1]
+    y = gan.write(
+        G, gan.start(n, G), T, partial(gan.sample_word, draw=generator(555), temperature=temperature)
+    )
+    ids = y.argmax(dim=-1)
+    row = L.distances(log_likelihoods(G, one_hot(L.ids, V), temperature))
+    row["nll_oracle"] = L.surprise(ids).mean().item()
+    row["entropy"] = -log_likelihoods(G, y, temperature).mean().item()
+    row["distinct"] = len(set(L.spell(ids)))
+    return {name: round(value, 4) for name, value in row.items()}
+
+
+def text(name: str, seed: int, setting: tuple | float | None = None, threads: int = 1) -> Row:
+    """Train a generator on 2,000 sentences and judge it.
+
+    Args:
+        name: one of `METHODS`.
+        seed: of weights, batches and noise; the sentences are the same for all.
+        setting: one of the method's grid, None for its own.
+        threads: of PyTorch; the stored runs' is 1.
+
+    Returns:
+        `judged` at temperature 1; course: [step, js, grammatical]; temperatures: `judged` at each.
+    """
+    method, L = configured(METHODS[name], setting), language()
+    V, course = len(L.words), []
+    known = one_hot(L.draw(KNOWN, generator(1)), V)
+    held = one_hot(L.draw(HELD, generator(2)), V)
+    G, D = gan.Generator(V, 32, 2 * seed), gan.Discriminator(V, 32, 2 * seed + 1)
+
+    def watch(step: int) -> None:
+        found = L.distances(log_likelihoods(G, one_hot(L.ids, V)))
+        course.append([step, round(found["js"], 4), round(found["grammatical"], 4)])
+
+    with fixed_threads(threads):
+        if method.likelihood:
+            learn(G, known, held, method, seed)
+        if method.duel:
+            every = method.duel.steps // 20
+            play(G, D, known, replace(method, duel=replace(method.duel, every=every)), seed, watch)
+        row = judged(G) | {"course": course}
+        if setting is None:
+            row["temperatures"] = [{"temperature": t} | judged(G, t) for t in TEMPERATURES]
+    return row
+
+
+def configured(method: Method, setting: tuple | float | None) -> Method:
+    """A method with a setting of its grid."""
+    if setting is None:
+        return method
+    if not isinstance(setting, tuple):
+        return replace(method, lr=setting)
+    lr, d_lr, tau = setting
+    return replace(method, duel=replace(method.duel, lr=lr, d_lr=d_lr), tau=tau)
