@@ -126,7 +126,7 @@ def duel(
     fake: Callable[[torch.Generator], torch.Tensor],
     loss: Callable[[torch.Generator], torch.Tensor],
     options: Duel,
-    watch: Callable[[int], object] = lambda step: None,
+    watch: Callable[[int, list[tuple[float, float]]], object] = lambda step, losses: None,
 ) -> list[tuple[float, float]]:
     """Let two networks learn against each other, in turn.
 
@@ -136,23 +136,24 @@ def duel(
         fake: the same, to generated ones; their gradients are cut.
         loss: the same, to what the generator minimises.
         options: see `Duel`.
-        watch: called with the step, 0 included, every so many steps and at the end.
+        watch: called with the step and the losses so far, at step 0, every so many steps and at the end.
 
     Returns:
         losses (D's, G's) of each step.
 
     Source: Goodfellow et al. 2014, algorithm 1.
     """
+    torch.manual_seed(options.seed)  # dropout
     draw, losses, d = generator(options.seed), [], torch.tensor(0.0)
     g_step, d_step = stepper(G, options.lr, options), stepper(D, options.d_lr, options)
     for step in range(options.steps):
         if step % options.every == 0:
-            watch(step)
+            watch(step, losses)
         for _ in range(options.d_steps + (0 if step else options.head_start)):
             d = d_step(discriminator_loss(D(real(draw)), D(fake(draw).detach())))
         g = g_step(loss(draw))
         losses.append((d.item(), g.item()))
-    watch(options.steps)
+    watch(options.steps, losses)
     return losses
 
 
@@ -330,12 +331,12 @@ class Discriminator(nn.Module):
     Source: Kim 2014, arXiv:1408.5882, as in SeqGAN.
     """
 
-    def __init__(self, V: int, C: int = 32, seed: int = 0) -> None:
-        """V: vocabulary size. C: filters of each width. seed: of the weights."""
+    def __init__(self, V: int, C: int = 32, dropout: float = 0.25, seed: int = 0) -> None:
+        """V: vocabulary size. C: filters of each width. dropout: of what they found. seed: of the weights."""
         super().__init__()
         self.words = nn.Linear(V, C, bias=False)
         self.looks = nn.ModuleList(nn.Conv1d(C, C, n, padding=n - 1) for n in (1, 2, 3, 4))
-        self.score = nn.Sequential(nn.Linear(4 * C, C), nn.ReLU(), nn.Linear(C, 1))
+        self.score = nn.Sequential(nn.Dropout(dropout), nn.Linear(4 * C, C), nn.ReLU(), nn.Linear(C, 1))
         initialise(self, seed)
         nn.init.normal_(self.words.weight, generator=generator(seed))
 

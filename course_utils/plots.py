@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import html
 import io
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -18,6 +19,8 @@ from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
 from numpy.typing import ArrayLike
 from PIL import Image
+
+from course_utils.runtime import shows_progress
 
 COLOUR_MAP = "viridis"  # monotone in luminance: survives a grey printer and every common colour blindness
 # Okabe & Ito, "Color Universal Design" (2008), without the yellow, which is lost on white paper.
@@ -232,3 +235,60 @@ def seeds(ax: Axes, runs: Mapping[str, Sequence[float]], live: Mapping[str, floa
             ax.plot(live[name], y, "x", color="black")
     ax.set_yticks(range(len(runs)), runs)
     ax.set_ylabel("model")
+
+
+class DuelView:
+    """Two networks at play, redrawn while they train where somebody looks on: losses, distance, samples."""
+
+    def __init__(self, title: str, distance: str, alt: str) -> None:
+        """title: of the picture. distance: what is measured, with its unit. alt: of the last picture."""
+        self.title, self.distance, self.alt = title, distance, alt
+        self.steps, self.values, self.losses, self.samples = [], [], [], ()
+        self._handle, self._drawn = None, 0.0
+
+    def update(
+        self, step: int, losses: Sequence[tuple[float, float]], value: float, samples: Sequence
+    ) -> None:
+        """Take a look.
+
+        Args:
+            step: of the generator.
+            losses: discriminator's and generator's, of every step so far.
+            value: the distance now.
+            samples: what the generator makes now: texts to read, or numbers to count.
+        """
+        self.steps.append(step)
+        self.values.append(value)
+        self.losses, self.samples = list(losses), samples
+        if shows_progress() and time.monotonic() - self._drawn > 1:  # not oftener than an eye needs
+            self._put(self._picture())
+            self._drawn = time.monotonic()
+
+    def show(self) -> None:
+        """Leave the last picture under the cell."""
+        self._put(self._picture())
+
+    def _put(self, shown: Picture) -> None:
+        from IPython.display import display
+
+        if self._handle:
+            self._handle.update(shown)
+        else:
+            self._handle = display(shown, display_id=shows_progress() or None)
+
+    def _picture(self) -> Picture:
+        figure, axes = plt.subplots(1, 3, figsize=(10, 3.1), width_ratios=(1, 1, 1.25))
+        figure.suptitle(self.title, x=0.01, ha="left")
+        for row, name in zip(np.reshape(self.losses, (-1, 2)).T, ("discriminator", "generator"), strict=True):
+            axes[0].plot(row, linewidth=0.8, label=name)
+        axes[0].set(xlabel="step", ylabel="loss")
+        axes[0].legend(loc="upper right")
+        axes[1].plot(self.steps, self.values)
+        axes[1].set(xlabel="step", ylabel=self.distance, ylim=(0, None))
+        if len(self.samples) and isinstance(self.samples[0], str):
+            axes[2].axis("off")
+            axes[2].text(0, 1, "\n".join(self.samples), va="top", fontsize=9, transform=axes[2].transAxes)
+        else:
+            axes[2].hist(np.asarray(self.samples), bins=80)
+            axes[2].set(xlabel="x", ylabel="samples")
+        return picture(figure, self.alt)

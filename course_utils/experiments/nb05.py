@@ -95,7 +95,7 @@ def line(name: str, seed: int, threads: int = 1) -> Row:
     B = 128
 
     @torch.no_grad()
-    def watch(step: int) -> None:
+    def watch(step: int, losses: list) -> None:
         found = line_distance(G(noise(SAMPLES, generator(777))))
         course.append([step, round(found["wasserstein"], 3), found["modes"]])
 
@@ -251,9 +251,9 @@ def text(name: str, seed: int, setting: tuple | float | None = None, threads: in
     V, course = len(L.words), []
     known = one_hot(L.draw(KNOWN, generator(1)), V)
     held = one_hot(L.draw(HELD, generator(2)), V)
-    G, D = gan.Generator(V, 32, 2 * seed), gan.Discriminator(V, 32, 2 * seed + 1)
+    G, D = gan.Generator(V, 32, 2 * seed), gan.Discriminator(V, 32, seed=2 * seed + 1)
 
-    def watch(step: int) -> None:
+    def watch(step: int, losses: list) -> None:
         found = L.distances(log_likelihoods(G, one_hot(L.ids, V)))
         course.append([step, round(found["js"], 4), round(found["grammatical"], 4)])
 
