@@ -36,6 +36,9 @@ __taught__ = [
     "seqgan_loss",
 ]
 
+Draws = Callable[[torch.Generator], torch.Tensor]  # from a source of random numbers to samples, or a loss
+Losses = list[tuple[float, float]]  # the discriminator's and the generator's, of each step
+Watch = Callable[[int, Losses], object]
 Choose = Callable[[torch.Tensor], torch.Tensor]  # logits (B, V) → a word each, (B, V)
 
 
@@ -86,7 +89,7 @@ class Duel:
         d_steps: of the discriminator, to each of the generator.
         head_start: steps of the discriminator before the first of the generator.
         betas: Adam's; 0.5 forgets sooner than 0.9 what the other was like. Source: Radford et al. 2016.
-        clip: the generator's gradients longer than this are shortened to it.
+        clip: gradients longer than this are shortened to it.
         every: steps between two looks.
         seed: of all draws.
 
@@ -119,22 +122,20 @@ class Duel:
             raise ValueError(f"betas must be two numbers in [0, 1), got {self.betas}")
 
 
+def unseen(step: int, losses: Losses) -> None:
+    """Nobody watches."""
+
+
 def duel(
-    G: nn.Module,
-    D: nn.Module,
-    real: Callable[[torch.Generator], torch.Tensor],
-    fake: Callable[[torch.Generator], torch.Tensor],
-    loss: Callable[[torch.Generator], torch.Tensor],
-    options: Duel,
-    watch: Callable[[int, list[tuple[float, float]]], object] = lambda step, losses: None,
-) -> list[tuple[float, float]]:
+    G: nn.Module, D: nn.Module, real: Draws, fake: Draws, loss: Draws, options: Duel, watch: Watch = unseen
+) -> Losses:
     """Let two networks learn against each other, in turn.
 
     Args:
         G, D: generator and discriminator, changed in place.
-        real: from a source of random numbers to true samples.
-        fake: the same, to generated ones; their gradients are cut.
-        loss: the same, to what the generator minimises.
+        real: draws true samples.
+        fake: draws generated ones; their gradients are cut.
+        loss: draws what the generator is to minimise.
         options: see `Duel`.
         watch: called with the step and the losses so far, at step 0, every so many steps and at the end.
 
@@ -331,7 +332,7 @@ class Discriminator(nn.Module):
     Source: Kim 2014, arXiv:1408.5882, as in SeqGAN.
     """
 
-    def __init__(self, V: int, C: int = 32, dropout: float = 0.25, seed: int = 0) -> None:
+    def __init__(self, V: int, C: int = 32, dropout: float = 0.5, seed: int = 0) -> None:
         """V: vocabulary size. C: filters of each width. dropout: of what they found. seed: of the weights."""
         super().__init__()
         self.words = nn.Linear(V, C, bias=False)

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from course_utils import runtime
-from course_utils.experiments import Task, nb01, nb03, nb03b, nb04, nb04b
+from course_utils.experiments import Task, nb01, nb03, nb03b, nb04, nb04b, nb05
 from course_utils.experiments.nb01 import CBOW, SKIP_GRAM
 
 __all__ = ["CBOW", "EXPERIMENTS", "SKIP_GRAM", "Experiment", "load", "run"]
@@ -40,6 +40,8 @@ EXPERIMENTS = {
     "recall": Experiment(nb04.recalls, ("numpy", "torch")),
     "truncation": Experiment(nb04.truncations, ("numpy", "tokenizers", "torch")),
     "bridge": Experiment(nb04.bridges, ("numpy", "torch")),
+    "gan_line": Experiment(nb05.lines, ("numpy", "scipy", "torch")),
+    "gan_text": Experiment(nb05.texts, ("numpy", "torch")),
     "reviews": Experiment(nb04b.classifications, ("numpy", "scikit-learn", "torch")),
 }
 

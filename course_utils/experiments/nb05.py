@@ -60,9 +60,7 @@ class Line:
 LINES = {
     "equal steps": Line(),
     "equal steps, saturating": Line(saturating=True),
-    "head start": Line(duel=gan.Duel(2000, 1e-3, 1e-3, head_start=500)),
-    "head start, saturating": Line(saturating=True, duel=gan.Duel(2000, 1e-3, 1e-3, head_start=500)),
-    "slow discriminator": Line(duel=gan.Duel(2000, 1e-3, 1e-4)),
+    "slow discriminator": Line(duel=gan.Duel(2000, 1e-3, 2e-5)),
 }
 
 
@@ -150,16 +148,18 @@ METHODS = {
     "Gumbel, soft": Method(duel=gan.Duel(3_000, 1e-3, 1e-3), tau=0.3, hard=False),
     "Gumbel after likelihood": Method(2_000, 3e-3, gan.Duel(1_500, 3e-4, 1e-3, head_start=200), tau=1.0),
     "SeqGAN": Method(2_000, 3e-3, gan.Duel(400, 3e-4, **SEQ)),
+    "SeqGAN, large steps": Method(2_000, 3e-3, gan.Duel(400, 1e-3, **SEQ)),
     "SeqGAN, no likelihood": Method(duel=gan.Duel(1_000, 5e-3, **SEQ)),
     "SeqGAN, no likelihood, no roll-outs": Method(duel=gan.Duel(1_000, 5e-3, **SEQ), N=0),
 }
-GRIDS = {  # lr of likelihood; else (lr, d_lr, tau) of the duel
+GRIDS = {  # lr of likelihood; (lr, d_lr, tau) of a duel. The best by js is the method's own
     "likelihood": (1e-3, 3e-3, 1e-2, 3e-2),
-    "Gumbel": [(lr, lr, tau) for lr in (1e-3, 3e-3, 1e-2) for tau in (0.5, 1.0, 2.0)],
-    "Gumbel, soft": [(lr, lr, tau) for lr in (1e-3, 3e-3) for tau in (0.1, 0.3, 1.0)],
+    "Gumbel": [(1e-3, 1e-3, 1.0), (1e-2, 1e-2, 1.0), *[(3e-3, 3e-3, tau) for tau in (0.5, 1.0, 2.0)]],
+    "Gumbel, soft": [(1e-3, 1e-3, 0.3), *[(3e-3, 3e-3, tau) for tau in (0.1, 0.3, 1.0)]],
     "Gumbel after likelihood": [(lr, 1e-3, 1.0) for lr in (1e-4, 3e-4, 1e-3)],
-    "SeqGAN": [(lr, d_lr, None) for lr in (1e-4, 3e-4, 1e-3) for d_lr in (1e-3, 3e-3)],
-    "SeqGAN, no likelihood": [(lr, d_lr, None) for lr in (2e-3, 5e-3, 1e-2) for d_lr in (1e-3, 3e-3)],
+    "SeqGAN": [(1e-4, 1e-3, None), (3e-4, 1e-3, None), (3e-4, 3e-3, None), (1e-3, 1e-3, None)],
+    "SeqGAN, no likelihood": [(2e-3, 1e-3, None), (5e-3, 1e-3, None), (5e-3, 3e-3, None)],
+    "SeqGAN, no likelihood, no roll-outs": [(2e-3, 1e-3, None), (5e-3, 1e-3, None)],
 }
 
 
@@ -198,7 +198,13 @@ def play(G: nn.Module, D: nn.Module, known: torch.Tensor, method: Method, seed: 
     def loss(draw: torch.Generator) -> torch.Tensor:
         if method.tau:
             return gan.generator_loss(D(fake(draw)))
-        return gan.seqgan_loss(G, D, BATCH, T, method.N, draw)
+        if method.N:
+            return gan.seqgan_loss(G, D, BATCH, T, method.N, draw)
+        with torch.no_grad():
+            values = D(y := fake(draw)).sigmoid()  # (B,)
+        return gan.policy_loss(
+            gan.word_log_probabilities(G, y), values[:, None].expand(-1, T), gan.written(y)
+        )
 
     gan.duel(G, D, real, torch.no_grad()(fake), loss, replace(method.duel, seed=seed), watch)
 
@@ -277,3 +283,19 @@ def configured(method: Method, setting: tuple | float | None) -> Method:
         return replace(method, lr=setting)
     lr, d_lr, tau = setting
     return replace(method, duel=replace(method.duel, lr=lr, d_lr=d_lr), tau=tau)
+
+
+def texts() -> Iterator[Task]:
+    """Each method's grid at the tuning seed, then each method five times."""
+    for name, grid in GRIDS.items():
+        for setting in grid:
+            key = {"tuning": True, "method": name, "setting": setting, "seed": TUNING_SEED}
+            yield json_like(key), partial(text, name, TUNING_SEED, setting)
+    for seed in SEEDS:
+        for name in METHODS:
+            yield {"method": name, "seed": seed}, partial(text, name, seed)
+
+
+def json_like(key: Row) -> Row:
+    """Tuples as lists, as JSON gives them back."""
+    return {name: list(value) if isinstance(value, tuple) else value for name, value in key.items()}
