@@ -9,6 +9,10 @@ from operator import mul
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
+from scipy.optimize import linear_sum_assignment
+from scipy.special import expit, rel_entr
+from scipy.stats import wasserstein_distance
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -16,6 +20,8 @@ import course_utils.optim
 import course_utils.transformer
 from course_utils.attention import MultiHeadAttention, attention, causal_mask
 from course_utils.exercises import check, exercises, hint, nb03, solution
+from course_utils.gan import optimal_discriminator
+from course_utils.grammar import jensen_shannon
 from course_utils.lstm import AdditiveAttention, LSTMCell, Recurrent
 from course_utils.transformer import Config
 
@@ -801,6 +807,172 @@ def from_above(V, budget):
     return C
 
 
+def by_trial(p, q, k):
+    """The best of 100,000 answers, tried one by one."""
+    D = torch.linspace(5e-6, 1 - 5e-6, 100_000).double()
+    tried = p[..., None] * D.log() + k * q[..., None] * (1 - D).log()
+    return D[tried.argmax(-1)]
+
+
+def best_in_numpy(p, q, k):
+    return p.numpy() / (p.numpy() + k * q.numpy())
+
+
+def best_in_place(p, q, k):
+    return p.div_(q.mul_(k).add_(p))
+
+
+def sloped(first=lambda s: -F.softplus(s), second=lambda s: F.softplus(-s), of=torch.sum):
+    """Slopes by autograd, of losses summed up so."""
+
+    def answer(s):
+        s = s.requires_grad_()
+        return tuple(torch.autograd.grad(of(loss(s)), s)[0] for loss in (first, second))
+
+    return answer
+
+
+def backward_twice(s, clear=lambda s: None, keep=torch.clone):
+    """Slopes by backward(), what stands in s.grad cleared and kept so."""
+    s, found = s.requires_grad_(), []
+    for loss in (-F.softplus(s), F.softplus(-s)):
+        clear(s)
+        loss.sum().backward()
+        found.append(keep(s.grad))
+    return found
+
+
+def forget_grad(s):
+    s.grad = None
+
+
+def zero_grad(s):
+    if s.grad is not None:
+        s.grad.zero_()
+
+
+def pair_of(first=lambda σ: -σ, second=lambda σ: σ - 1):
+    """Slopes as functions of the probability."""
+    return lambda s: (first(s.sigmoid()), second(s.sigmoid()))
+
+
+def jacobians(s):
+    losses = lambda z: torch.stack([-F.softplus(z), F.softplus(-z)])  # noqa: E731
+    return torch.autograd.functional.jacobian(losses, s)
+
+
+def ordered(x):
+    return x.sort().values
+
+
+def way(of=lambda x, y: (ordered(x) - ordered(y)).abs(), mean=torch.mean):
+    return lambda x, y: mean(of(x, y))
+
+
+def assigned(x, y):
+    table = (x[:, None] - y).abs().numpy()
+    return table[linear_sum_assignment(table)].mean()
+
+
+def between_curves(x, y):
+    """The area between the two distribution functions."""
+    every = ordered(torch.cat([x, y]))
+    F_x, F_y = ((z[:, None] <= every[:-1]).double().mean(0) for z in (x, y))
+    return ((F_x - F_y).abs() * every.diff()).sum()
+
+
+def in_turn(x, y):
+    left, total = y.tolist(), 0
+    for a in x.tolist():
+        b = min(left, key=lambda b: abs(a - b))
+        left.remove(b)
+        total += abs(a - b)
+    return total / len(x)
+
+
+def bins(x, y):
+    edges = torch.linspace(-6, 6, 13)
+    of_x, of_y = (torch.histogram(z, edges).hist / len(z) for z in (x, y))
+    return (of_x - of_y).cumsum(0).abs().sum()
+
+
+def noise_of(u):
+    return -(-u.log()).log()
+
+
+def largest(score):
+    return lambda logits, u: score(logits, u).argmax(-1)
+
+
+def drawn(logits, u):
+    """As often as softmax says, u not used."""
+    return logits.softmax(-1).multinomial(1)[:, 0]
+
+
+def counted_up(logits, u):
+    return (u[:, :1] > logits.softmax(-1).cumsum(-1)).sum(-1)
+
+
+def words_loop(logits, u):
+    return [
+        max(range(len(a)), key=lambda j: a[j] - math.log(-math.log(b[j])))
+        for a, b in zip(logits, u, strict=True)
+    ]
+
+
+def less(baseline):
+    return lambda v: v - baseline(v)
+
+
+def of_others(v):
+    return (v.sum() - v) / (len(v) - 1)
+
+
+def others_loop(v):
+    v = v.tolist()
+    return [v[k] - sum(v[:k] + v[k + 1 :]) / (len(v) - 1) for k in range(len(v))]
+
+
+def others_table(v):
+    B = len(v)
+    return v - v.expand(B, B)[~torch.eye(B).bool()].view(B, B - 1).mean(1)
+
+
+def of_other_values(v):
+    return torch.stack([v[v != x].mean() for x in v])
+
+
+def kl(p, q):
+    return (torch.xlogy(p, p) - torch.xlogy(p, q)).sum()
+
+
+def both_ways(f):
+    return lambda p, q: (f(p, q), f(q, p))
+
+
+def kl_loop(p, q):
+    total = 0.0
+    for a, b in zip(p.tolist(), q.tolist(), strict=True):
+        if a > 0:
+            total += a * math.log(a / b) if b > 0 else math.inf
+    return total
+
+
+def kl_divides(p, q):
+    return sum(a * math.log(a / b) for a, b in zip(p.tolist(), q.tolist(), strict=True) if a > 0)
+
+
+def kl_numpy(p, q):
+    p, q = p.numpy(), q.numpy()
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return np.where(p > 0, p * np.log(p / q), 0).sum()
+
+
+def kl_where(keep):
+    """KL over the outcomes that are kept."""
+    return lambda p, q: (p * (p / q).log())[keep(p, q)].sum()
+
+
 # exercise → name of a right answer that is not our solution → the answer
 RIGHT = {
     "01.1": {
@@ -1047,6 +1219,76 @@ RIGHT = {
         "a tensor": lambda V, budget: torch.tensor(by_halves(V, budget)),
         "whole numbers": lambda V, budget: (math.isqrt((V + 8) ** 2 + 32 * budget) - V - 8) // 16,
         "Vieta": lambda V, budget: int(2 * budget / (V + 8 + math.sqrt((V + 8) ** 2 + 32 * budget))),
+    },
+    "05.1": {
+        "1 / (1 + k q / p)": lambda p, q, k: 1 / (1 + k * q / p),
+        "σ of the log odds": lambda p, q, k: (p.log() - (k * q).log()).sigmoid(),
+        "the page's own, of k q": lambda p, q, k: optimal_discriminator(p, k * q),
+        "NumPy": best_in_numpy,
+        "lists": lambda p, q, k: np.vectorize(lambda a, b: a / (a + k * b))(p.tolist(), q.tolist()).tolist(),
+        "tried out": by_trial,
+        "1 − the fakes' share": lambda p, q, k: 1 - k * q / (p + k * q),
+        "a small number below": lambda p, q, k: p / (p + k * q + 1e-9),
+        "changes its inputs": best_in_place,
+    },
+    "05.2": {
+        "σ(−s)": lambda s: (-s.sigmoid(), -(-s).sigmoid()),
+        "autograd of softplus": sloped(),
+        "autograd of logsigmoid": sloped(lambda s: F.logsigmoid(-s), lambda s: -F.logsigmoid(s)),
+        "backward twice": lambda s: backward_twice(s, forget_grad),
+        "zeroed": lambda s: backward_twice(s, zero_grad),
+        "stacked": lambda s: torch.stack([-s.sigmoid(), s.sigmoid() - 1]),
+        "NumPy": lambda s: [-expit(s.numpy()), -expit(-s.numpy())],
+        "lists": lambda s: [(-s.sigmoid()).tolist(), (s.sigmoid() - 1).tolist()],
+        "float64": lambda s: pair_of()(s.double()),
+        "tanh": lambda s: ((-1 - (s / 2).tanh()) / 2, ((s / 2).tanh() - 1) / 2),
+        "changes its input": lambda s: (-s.sigmoid_(), s - 1),
+    },
+    "05.3": {
+        "assignment": assigned,
+        "area between curves": between_curves,
+        "downwards": lambda x, y: (x.sort(descending=True)[0] - y.sort(descending=True)[0]).abs().mean(),
+        "NumPy": lambda x, y: np.abs(np.sort(x) - np.sort(y)).mean(),
+        "argsort": lambda x, y: (x[x.argsort()] - y[y.argsort()]).abs().mean(),
+        "lists": lambda x, y: (
+            sum(map(abs, map(float.__sub__, sorted(x.tolist()), sorted(y.tolist())))) / len(x)
+        ),
+        "l1_loss": lambda x, y: F.l1_loss(ordered(x), ordered(y)),
+        "changes its inputs": lambda x, y: x.copy_(ordered(x)).sub_(ordered(y)).abs_().mean(),
+    },
+    "05b.1": {
+        "a plus": largest(lambda z, u: z + noise_of(u)),
+        "log softmax": largest(lambda z, u: z.log_softmax(-1) + noise_of(u)),
+        "a race": lambda z, u: (-u.log() / z.softmax(-1)).argmin(-1),
+        "a power": largest(lambda z, u: u.double() ** (1 / z.double().softmax(-1))),
+        "softmax after": largest(lambda z, u: ((z + noise_of(u)) / 0.5).softmax(-1)),
+        "max": lambda z, u: (z + noise_of(u)).max(-1).indices,
+        "NumPy": lambda z, u: np.argmax(z.numpy() - np.log(-np.log(u.numpy())), axis=1),
+        "a loop": words_loop,
+        "floats": lambda z, u: (z + noise_of(u)).argmax(-1).float(),
+        "clamped": largest(lambda z, u: z + noise_of(u.clamp(1e-9, 1 - 1e-7))),
+        "changes its inputs": lambda z, u: z.sub_(u.log_().neg_().log_()).argmax(-1),
+    },
+    "05b.2": {
+        "B / (B − 1)": lambda v: (v - v.mean()) * len(v) / (len(v) - 1),
+        "a loop": others_loop,
+        "a table": others_table,
+        "NumPy": lambda v: v.numpy() - (v.numpy().sum() - v.numpy()) / (len(v) - 1),
+        "a matrix": lambda v: v - (torch.ones(len(v), len(v)) - torch.eye(len(v))) @ v / (len(v) - 1),
+        "means of pairs": lambda v: (v[:, None] - v).sum(1) / (len(v) - 1),
+        "changes its input": lambda v: v.sub_(of_others(v)),
+    },
+    "05b.3": {
+        "a loop": both_ways(kl_loop),
+        "NumPy": both_ways(kl_numpy),
+        "nansum": both_ways(lambda p, q: (p * (p / q).log()).nansum()),
+        "p above 0": both_ways(kl_where(lambda p, q: p > 0)),
+        "a ratio inside xlogy": both_ways(lambda p, q: torch.xlogy(p, p / q.where(p > 0, 1)).sum()),
+        "one tensor": lambda p, q: torch.stack([kl(p, q), kl(q, p)]),
+        "list of numbers": lambda p, q: [kl(p, q).item(), kl(q, p).item()],
+        "NumPy array": lambda p, q: np.array([kl_numpy(p, q), kl_numpy(q, p)]),
+        "float64": lambda p, q: (kl(p.double(), q.double()), kl(q.double(), p.double())),
+        "with gradients": lambda p, q: both_ways(kl)(p.requires_grad_(), q),
     },
 }
 
@@ -2477,6 +2719,341 @@ WRONG = {
         "None for none": (lambda V, budget: by_halves(V, budget) or None, "your function returned None"),
         "from above": (from_above, "solve 8 C² + (V + 8) C = budget"),
         "a pair": (lambda V, budget: (by_halves(V, budget), tied(V, 1)), "return the width alone"),
+    },
+    "05.1": {
+        "no k": (lambda p, q, k: p / (p + q), "k is forgotten"),
+        "k on p": (lambda p, q, k: k * p / (k * p + q), "k is on p"),
+        "1 − D": (lambda p, q, k: k * q / (p + k * q), "that is 1 − D, how sure"),
+        "p and q exchanged": (lambda p, q, k: q / (q + k * p), "p and q are exchanged"),
+        "1 − D, no k": (lambda p, q, k: q / (p + q), "that is 1 − D, and k is forgotten"),
+        "normalised over x": (
+            lambda p, q, k: (p / (p + k * q)) / (p / (p + k * q)).sum(),
+            "normalised over x",
+        ),
+        "adds up to 1": (lambda p, q, k: p**2 / (p**2).sum(), "your D adds up to 1 over x"),
+        "k above": (lambda p, q, k: k * p / (p + k * q), "k stands above"),
+        "k over both": (lambda p, q, k: p / (k * (p + q)), "k multiplies p below too"),
+        "odds": (lambda p, q, k: p / (k * q), "a ratio of true to fake"),
+        "logit": (lambda p, q, k: (p / (k * q)).log(), "σ of it is D"),
+        "log D": (lambda p, q, k: (p / (p + k * q)).log(), "that is log D"),
+        "a power": (lambda p, q, k: p / (p + q**k), "not a power"),
+        "k twice": (lambda p, q, k: p / (p + k**2 * q), "k counts twice"),
+        "k added": (lambda p, q, k: p / (p + q + k), "k is added"),
+        "hard": (lambda p, q, k: (p > k * q).float(), "a hard yes or no"),
+        "1/2": (lambda p, q, k: torch.full_like(p, 0.5), "1/2 is the answer where p = k q"),
+        "1 / (1 + k)": (lambda p, q, k: torch.full_like(p, 1 / (1 + k)), "where p = q, not everywhere"),
+        "the game's value": (
+            lambda p, q, k: (p * (p / (p + k * q)).log()).sum(),
+            "not the value of the game",
+        ),
+        "both answers": (lambda p, q, k: (p / (p + k * q), k * q / (p + k * q)), "return D alone"),
+        "above 1": (lambda p, q, k: 20 * p, "D is a probability, 0 to 1"),
+        "a guess": (
+            lambda p, q, k: 0.9 * p / (p + k * q),
+            "D should be 0.4947, where p log D + k q log(1 − D) is −0.3515; yours is 0.4452, where it is",
+        ),
+        "2 for k": (lambda p, q, k: p / (p + 2 * q), "right for k = 2, but at p ="),
+        "made probabilities": (
+            lambda p, q, k: (p / p.sum()) / (p / p.sum() + k * q / q.sum()),
+            "densities need not add up to 1",
+        ),
+        "0 / 0": (lambda p, q, k: 1 / (1 + k * (p * q) / (p * p)), "where p alone is 0 D is 0"),
+        "a floor": (lambda p, q, k: p.clamp(1e-3) / (p.clamp(1e-3) + k * q), "right, but at p = 0.000"),
+    },
+    "05.2": {
+        "signs": (pair_of(lambda σ: σ, lambda σ: 1 - σ), "both signs are turned"),
+        "exchanged": (pair_of(lambda σ: σ - 1, lambda σ: -σ), "the two are exchanged: log"),
+        "exchanged, signs": (pair_of(lambda σ: 1 - σ, lambda σ: σ), "exchanged and both signs turned"),
+        "σ'": (
+            pair_of(lambda σ: σ * (1 - σ), lambda σ: σ * (1 - σ)),
+            "that is the slope of σ; the logarithm",
+        ),
+        "of the probability": (
+            pair_of(lambda σ: -1 / (1 - σ), lambda σ: -1 / σ),
+            "slopes with respect to the probability",
+        ),
+        "the losses": (pair_of(lambda σ: (1 - σ).log(), lambda σ: -σ.log()), "those are the losses"),
+        "probabilities": (pair_of(lambda σ: σ, lambda σ: σ), "those are probabilities"),
+        "never cleared": (backward_twice, "both are added up in s.grad"),
+        "never cleared, one tensor": (
+            lambda s: backward_twice(s, keep=lambda g: g),
+            "both are added up in s.grad",
+        ),
+        "zeroed, one tensor": (
+            lambda s: backward_twice(s, zero_grad, lambda g: g),
+            "both are the slope of −log σ(s)",
+        ),
+        "the first twice": (pair_of(second=lambda σ: -σ), "both are the slope of log(1 − σ(s))"),
+        "of the mean": (sloped(of=torch.mean), "that is the slope of the mean over 6 logits"),
+        "log₂": (pair_of(lambda σ: -σ / math.log(2), lambda σ: (σ - 1) / math.log(2)), "natural logarithm"),
+        "the discriminator's": (pair_of(lambda σ: σ), "while the discriminator's, −log(1 − σ(s)), rises"),
+        "second sign": (pair_of(second=lambda σ: 1 - σ), "look at −log σ(s)"),
+        "second loss": (pair_of(second=lambda σ: -σ.log()), "that is the loss, not its slope: look at −log"),
+        "one of the probability": (pair_of(second=lambda σ: -1 / σ), "without the slope of σ: look at −log"),
+        "one of σ": (pair_of(lambda σ: -σ * (1 - σ)), "without that of the logarithm: look at log(1"),
+        "squared": (pair_of(lambda σ: -(σ**2)), "is squared; it stands there once: look at log(1"),
+        "cut": (pair_of(lambda σ: 0 * σ), "that is 0; it has a slope"),
+        "half": (pair_of(lambda σ: -σ / 2), "the slope of log(1 − σ(s)) is 0.500 times"),
+        "tanh": (lambda s: (-s.sigmoid(), s.tanh() - 1), "at s = −1.2 the slope of −log σ(s) is"),
+        "summed": (lambda s: [part.sum() for part in sloped()(s)], "one number for all logits together"),
+        "of all": (lambda s: sum(part.sum() for part in sloped()(s)), "you return one number"),
+        "the first alone": (lambda s: -s.sigmoid(), "the pair of tensors; you return one"),
+        "three": (lambda s: (-s.sigmoid(), s.sigmoid(), s), "you return 3 things"),
+        "pairs": (lambda s: torch.stack(pair_of()(s), -1), "not a pair for each s"),
+        "Jacobians": (jacobians, "only the diagonal is not 0"),
+        "not a number": (sloped(of=lambda loss: loss), "autograd starts from one number"),
+        "unseen": (
+            lambda s: (F.softplus(s).sum().backward(), s.grad),
+            "autograd did not see s",
+        ),
+        "no leaf": (
+            lambda s: ((-F.softplus(2 * s.requires_grad_())).sum().backward(), None),
+            "a slope is None",
+        ),
+        "log(1 − σ)": (
+            sloped(lambda s: (1 - s.sigmoid()).log(), lambda s: -s.sigmoid().log()),
+            "for large s the pair of slopes holds NaN: σ(1000) rounds to 1",
+        ),
+        "rows alone": (
+            lambda s: (-s.sigmoid(), s.sigmoid() - 1) if s.dim() == 1 else (-s.sigmoid(), -s.sigmoid()),
+            "for s of shape (2, 3) at s =",
+        ),
+        "saturates": (
+            lambda s: (-s.clamp(-4, 4).sigmoid(), s.clamp(-4, 4).sigmoid() - 1),
+            "for large s at s =",
+        ),
+    },
+    "05.3": {
+        "unsorted": (way(lambda x, y: (x - y).abs()), "not sorted"),
+        "one sorted": (way(lambda x, y: (ordered(x) - y).abs()), "only one of the two is sorted"),
+        "against each other": (way(lambda x, y: (ordered(x) - ordered(y).flip(0)).abs()), "the longest way"),
+        "means": (lambda x, y: (x.mean() - y.mean()).abs(), "that is the difference of the means"),
+        "squared": (way(lambda x, y: (ordered(x) - ordered(y)) ** 2), "that is the squared way"),
+        "root mean square": (lambda x, y: (ordered(x) - ordered(y)).square().mean().sqrt(), "W₂"),
+        "sum": (way(mean=torch.sum), "that is the sum of all ways"),
+        "N − 1": (lambda x, y: way(mean=torch.sum)(x, y) / (len(x) - 1), "you divide by N − 1 = 6"),
+        "2 N": (lambda x, y: way()(x, y) / 2, "you divide by 2 N"),
+        "max": (way(mean=torch.max), "the longest way of one sample"),
+        "median": (way(mean=torch.median), "that is the middle way"),
+        "nearest": (lambda x, y: (x[:, None] - y).abs().amin(1).mean(), "two may share one"),
+        "in turn": (in_turn, "the nearest that is left"),
+        "all pairs": (lambda x, y: (x[:, None] - y).abs().mean(), "that pairs every x with every y"),
+        "energy": (
+            lambda x, y: (
+                2 * torch.cdist(x[:, None], y[:, None]).mean()
+                - torch.cdist(x[:, None], x[:, None]).mean()
+                - torch.cdist(y[:, None], y[:, None]).mean()
+            ),
+            "the energy distance",
+        ),
+        "places": (
+            lambda x, y: (x.argsort() - y.argsort()).abs().float().mean(),
+            "argsort gives places, not the samples",
+        ),
+        "sort twice": (lambda x, y: (torch.sort(x) - torch.sort(y)).abs().mean(), "take .values"),
+        "each": (lambda x, y: (ordered(x) - ordered(y)).abs(), "the way of each sample; the mean"),
+        "table": (lambda x, y: (x[:, None] - y).abs(), "each x goes to one y alone"),
+        "bins": (bins, "changes your distance"),
+        "nothing moves": (lambda x, y: 0.0, "in another order the mean way is 3, yours 0.000"),
+        "widths": (
+            lambda x, y: (x.std() - y.std()).abs(),
+            "with y = x + 3 in another order the mean way is 3",
+        ),
+        "signed": (lambda x, y: x.mean() - y.mean() - 9, "a distance is not negative"),
+        "the first's order": (
+            lambda x, y: (x[x.argsort()] - y[x.argsort()]).abs().mean() * 1.01,
+            "with y = x in another order the mean way is 0",
+        ),
+        "not back": (
+            lambda x, y: way()(x, y) * (1 + 0.1 * (x.std() > y.std())),
+            "from y to x should be as far",
+        ),
+        "from 0": (
+            lambda x, y: way()(x, y) * (1 + 0.01 * (x.std() - y.std()).abs() * (x.mean() + y.mean())),
+            "moving x and y together by 20",
+        ),
+        "bounded": (
+            lambda x, y: way()(x, y) if (x.std() - y.std()).abs() < 1e-3 else 4 * way()(x, y).tanh(),
+            "makes your distance",
+        ),
+        "short of it": (
+            lambda x, y: way()(x, y) - 0.1 * (x.std() - y.std()).abs(),
+            "the cheapest pairing moves a sample by",
+        ),
+        "7 alone": (lambda x, y: way()(x, y) * len(x) / 7, "right for 7 samples, but for 1"),
+        "a set": (
+            lambda x, y: way()(x.unique(), y.unique()) if len(x.unique()) == len(y.unique()) else 0,
+            "where samples are equal",
+        ),
+        "scipy": (lambda x, y: wasserstein_distance(x, y), "without wasserstein_distance"),
+    },
+    "05b.1": {
+        "no minus in front": (largest(lambda z, u: z + (-u.log()).log()), "the minus in front is missing"),
+        "no inner minus": (largest(lambda z, u: z - u.log().log()), "the inner minus is missing"),
+        "one logarithm": (largest(lambda z, u: z - u.log()), "a logarithm is missing"),
+        "u": (largest(lambda z, u: z + u), "u itself is added: the noise is"),
+        "softmax + u": (largest(lambda z, u: z.softmax(-1) + u), "u itself is added, and to softmax"),
+        "softmax + noise": (
+            largest(lambda z, u: z.softmax(-1) + noise_of(u)),
+            "the noise is added to softmax",
+        ),
+        "e^logits + noise": (largest(lambda z, u: z.exp() + noise_of(u)), "the noise is added to e^logits"),
+        "no noise": (largest(lambda z, u: z), "the likeliest word each time"),
+        "one noise a row": (largest(lambda z, u: z + noise_of(u[:, :1])), "the same for all words of a row"),
+        "noise alone": (largest(lambda z, u: noise_of(u)), "that is the noise alone"),
+        "argmin": (lambda z, u: (z + noise_of(u)).argmin(-1), "that is the smallest"),
+        "times": (largest(lambda z, u: z * noise_of(u)), "the noise multiplies"),
+        "1 − u": (largest(lambda z, u: z + noise_of(1 - u)), "1 − u in the place of u"),
+        "normal": (largest(lambda z, u: z + torch.special.ndtri(u)), "the noise is normal"),
+        "logistic": (largest(lambda z, u: z + u.logit()), "that is logistic noise"),
+        "log₂": (largest(lambda z, u: z - (-u.log2()).log2()), "the natural logarithm is meant"),
+        "one row's noise": (largest(lambda z, u: z + noise_of(u[0])), "the first row's noise"),
+        "counts up": (counted_up, "that counts up softmax"),
+        "from 1": (lambda z, u: (z + noise_of(u)).argmax(-1) + 1, "words count from 0"),
+        "from −1": (
+            lambda z, u: (z + noise_of(u)).argmax(-1) - 1,
+            "a word is one of the row's, 0 to 4; yours go from −1 to 3",
+        ),
+        "other axis": (lambda z, u: (z + noise_of(u)).argmax(0), "the argmax goes along the batch"),
+        "no axis": (lambda z, u: (z + noise_of(u)).argmax(), "one number for the whole batch"),
+        "kept axis": (lambda z, u: (z + noise_of(u)).argmax(-1, keepdim=True), "no keepdim"),
+        "one-hot": (
+            lambda z, u: F.one_hot((z + noise_of(u)).argmax(-1), z.shape[-1]),
+            "a number for each word: one-hot, or scores?",
+        ),
+        "max": (lambda z, u: (z + noise_of(u)).max(-1), "that is the largest and its place"),
+        "amax": (lambda z, u: (z + noise_of(u)).amax(-1), "the place of the largest, not itself"),
+        "noise of its own": (drawn, "asked twice with the same u"),
+        "gumbel_softmax": (lambda z, u: F.gumbel_softmax(z).argmax(-1), "asked twice with the same u"),
+        "the first word": (lambda z, u: torch.full((len(z),), 1), "you pick word 1 each time"),
+        "colder": (largest(lambda z, u: 2 * z + noise_of(u)), "a word of probability 0.45 comes"),
+        "backwards": (
+            largest(lambda z, u: z + noise_of(u.flip(-1))),
+            "in row 1 word 4 has the largest logit + noise, 1.516; yours, word 0, has 0.838",
+        ),
+        "5 words": (
+            largest(lambda z, u: z + noise_of(u) * (1 if z.shape[1] in (4, 5) else 0)),
+            "right for B = 200 and V = 5, but for B =",
+        ),
+        "overflows": (lambda z, u: (-u.log() / z.exp()).argmin(-1), "e^1000 overflows"),
+        "impossible": (
+            largest(lambda z, u: z.nan_to_num(neginf=0) + noise_of(u)),
+            "a word whose logit is −∞ must never come",
+        ),
+    },
+    "05b.2": {
+        "mean of all": (less(torch.mean), "that is the mean of all 5: a sentence's own"),
+        "standardised": (lambda v: (v - v.mean()) / v.std(), "you divide by the spread"),
+        "others, standardised": (lambda v: (v - of_others(v)) / v.std(), "you divide by the spread"),
+        "sum of others": (less(lambda v: v.sum() - v), "the others are added up"),
+        "sum of all": (less(torch.sum), "all are added up"),
+        "by B": (less(lambda v: (v.sum() - v) / len(v)), "you divide the others' sum by B = 5"),
+        "all by B − 1": (less(lambda v: v.sum() / (len(v) - 1)), "the sum of all 5 is divided by B − 1"),
+        "the baseline": (of_others, "those are the baselines"),
+        "sign": (lambda v: of_others(v) - v, "the sign is turned"),
+        "mean of all, sign": (lambda v: v.mean() - v, "that is the mean of all, turned round"),
+        "nothing": (lambda v: v, "nothing is taken away"),
+        "median": (less(torch.median), "the median is taken away"),
+        "best": (less(torch.max), "the best is taken away"),
+        "worst": (less(torch.min), "the worst is taken away"),
+        "neighbour": (lambda v: v - v.roll(1), "that is one other sentence"),
+        "those before": (
+            less(lambda v: torch.stack([v[:k].mean() if k else 0 * v[0] for k in range(len(v))])),
+            "the mean of those before",
+        ),
+        "ratio": (lambda v: v / of_others(v), "that is a ratio"),
+        "softmax": (lambda v: v.softmax(0), "that is a softmax"),
+        "ranks": (lambda v: v.argsort().argsort(), "those are places in the order"),
+        "sorted": (lambda v: (v - of_others(v)).sort().values, "no sorting"),
+        "(B − 1) / B": (
+            lambda v: (v - v.mean()) * (len(v) - 1) / len(v),
+            "that is 0.800 times (value − mean of all)",
+        ),
+        "a tenth of its own": (less(lambda v: 0.9 * of_others(v) + 0.1 * v), "that is 1.125 times (value"),
+        "knows itself": (
+            less(lambda v: of_others(v) + 0.1 * v**2),
+            "its baseline knows its own value",
+        ),
+        "root of the others": (
+            less(lambda v: ((v.square().sum() - v.square()) / (len(v) - 1)).sqrt()),
+            "the share it has in their mean",
+        ),
+        "0.1 too much": (lambda v: v - of_others(v) + 0.1, "less the mean of the others is"),
+        "5 alone": (lambda v: (v - v.mean()) * 1.25, "right for 5 values, but for 2"),
+        "two alone": (
+            lambda v: (v - v.mean()) / (v.mean() - v.mean()) if len(v) == 2 else v - of_others(v),
+            "each of two sentences has one other",
+        ),
+        "other values": (less(of_other_values), "leave out a place, not a value"),
+        "one number": (lambda v: (v - of_others(v)).mean(), "one number for all"),
+        "differences": (lambda v: v[:, None] - v, "a number for each pair of sentences"),
+        "all but one": (lambda v: (v - of_others(v))[1:], "one is missing"),
+        "a column": (lambda v: (v - of_others(v))[:, None], "an axis of length 1 is left"),
+    },
+    "05b.3": {
+        "exchanged": (lambda p, q: (kl(q, p), kl(p, q)), "the two are exchanged: KL"),
+        "bits": (both_ways(lambda p, q: kl(p, q) / math.log(2)), "that is in bits"),
+        "log₁₀": (both_ways(lambda p, q: (p * (p / q).log10()).sum()), "those are base 10"),
+        "sign": (both_ways(lambda p, q: (p * (q / p).log()).sum()), "both signs are turned: Σ"),
+        "exchanged, sign": (lambda p, q: (-kl(q, p), -kl(p, q)), "which exchanges them and turns both signs"),
+        "cross entropy": (both_ways(lambda p, q: -(p * q.log()).sum()), "that is the cross entropy; take"),
+        "cross entropy, exchanged": (
+            both_ways(lambda p, q: -(q * p.log()).sum()),
+            "that is the cross entropy, exchanged",
+        ),
+        "entropies": (both_ways(lambda p, q: -(p * p.log()).sum()), "those are the entropies"),
+        "the first twice": (lambda p, q: (kl(p, q), kl(p, q)), "both are KL(p‖q)"),
+        "the second twice": (lambda p, q: (kl(q, p), kl(q, p)), "both are KL(q‖p)"),
+        "mean": (both_ways(lambda p, q: (p * (p / q).log()).mean()), "that is the mean over 4 outcomes"),
+        "against the middle": (both_ways(lambda p, q: kl(p, (p + q) / 2)), "Jensen–Shannon's half"),
+        "Jensen–Shannon": (both_ways(jensen_shannon), "that is Jensen–Shannon, the same both ways"),
+        "both ways": (both_ways(lambda p, q: kl(p, q) + kl(q, p)), "that is the mean or the sum of both"),
+        "not weighed": (both_ways(lambda p, q: (p / q).log().sum()), "the logarithm is not weighed"),
+        "no logarithm": (both_ways(lambda p, q: (p * (p - q)).sum()), "the logarithm is missing"),
+        "log outside": (both_ways(lambda p, q: (p * p / q).sum().log()), "the logarithm goes inside"),
+        "abs": (both_ways(lambda p, q: (p * (p / q).log().abs()).sum()), "abs does not belong there"),
+        "NaN at 0": (
+            both_ways(lambda p, q: (p * (p / q).log()).sum()),
+            "one is NaN: where p and q are both 0",
+        ),
+        "0 log 0": (
+            both_ways(
+                lambda p, q: (p * (p.where((p > 0) | (q > 0), 1) / q.where((p > 0) | (q > 0), 1)).log()).sum()
+            ),
+            "one is NaN: where one is 0 alone",
+        ),
+        "epsilon": (
+            both_ways(lambda p, q: (p * ((p + 1e-12) / (q + 1e-12)).log()).sum()),
+            "where p is 0.1 and q 0, KL(p‖q) is infinite, not 2.",
+        ),
+        "clamped": (both_ways(lambda p, q: kl(p, q.clamp(1e-30))), "clamp nothing, leave nothing out"),
+        "both above 0": (both_ways(kl_where(lambda p, q: (p > 0) & (q > 0))), "leave nothing out"),
+        "divides by 0": (both_ways(kl_divides), "where one is 0 alone: 0 log 0 = 0"),
+        "one infinite, both infinite": (
+            lambda p, q: (torch.inf, torch.inf) if (p > 0).ne(q > 0).any() else (kl(p, q), kl(q, p)),
+            "right, but where p is 0.1 and q 0, KL(q‖p) should be",
+        ),
+        "none in common": (
+            lambda p, q: (0.0, 0.0) if p @ q == 0 else (kl(p, q), kl(q, p)),
+            "with nothing in common both are infinite",
+        ),
+        "0.1 too much": (
+            both_ways(lambda p, q: kl(p, q) + 0.1),
+            "from p to p itself both are 0, yours 0.100",
+        ),
+        "squares": (both_ways(lambda p, q: ((p - q) ** 2 / q).sum()), "KL(p‖q) should be"),
+        "4 outcomes": (
+            both_ways(lambda p, q: kl(p, q) * len(p) / 4),
+            "right for 4 outcomes, but for 2",
+        ),
+        "terms": (both_ways(lambda p, q: torch.xlogy(p, p / q)), "a number for each outcome"),
+        "the first alone": (kl, "you return one Tensor"),
+        "three": (lambda p, q: (kl(p, q), kl(q, p), 0.0), "KL(q‖p)); you return 3"),
+        "ready-made": (
+            lambda p, q: (F.kl_div(q.log(), p, reduction="sum"), F.kl_div(p.log(), q, reduction="sum")),
+            "one is NaN: where p and q are both 0",
+        ),
+        "rel_entr": (lambda p, q: (rel_entr(p, q).sum(), rel_entr(q, p).sum()), "without rel_entr"),
     },
 }
 

@@ -61,9 +61,10 @@ class Note:
 
 def exercises() -> dict[str, Exercise]:
     """Every exercise of the course, by id."""
-    from course_utils.exercises import nb01, nb02, nb03, nb03b, nb04, nb04b, nb04c
+    from course_utils.exercises import nb01, nb02, nb03, nb03b, nb04, nb04b, nb04c, nb05, nb05b
 
-    return {e.id: e for module in (nb01, nb02, nb03, nb03b, nb04, nb04b, nb04c) for e in module.EXERCISES}
+    pages = nb01, nb02, nb03, nb03b, nb04, nb04b, nb04c, nb05, nb05b
+    return {e.id: e for page in pages for e in page.EXERCISES}
 
 
 def expect(condition: object, diagnosis: str) -> None:
