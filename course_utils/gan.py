@@ -227,7 +227,7 @@ class Generator(nn.Module):
     def __init__(self, V: int, C: int, seed: int = 0) -> None:
         """V: vocabulary size. C: width. seed: of the weights."""
         super().__init__()
-        self.words, self.scores = nn.Linear(V, C, bias=False), nn.Linear(C, V)
+        self.V, self.words, self.scores = V, nn.Linear(V, C, bias=False), nn.Linear(C, V)
         initialise(self, seed)
         nn.init.normal_(self.words.weight, generator=generator(seed))  # (C, V): one column a word
         self.recurrent = as_torch(Recurrent(LSTMCell, C, C, seed=seed))
@@ -321,9 +321,9 @@ def check_given(given: torch.Tensor, T: int) -> None:
         raise ValueError(f"given must be (B, t + 1, V) with t from 0 to T = {T}, got shape {shape}")
 
 
-def start(B: int, model: nn.Module) -> torch.Tensor:
+def start(B: int, G: nn.Module) -> torch.Tensor:
     """What a `Generator` begins B sentences with: (B, 1, V)."""
-    return first_row(model.scores.weight.new_zeros(B, 1, model.scores.out_features))
+    return first_row(next(G.parameters()).new_zeros(B, 1, G.V))
 
 
 class Discriminator(nn.Module):

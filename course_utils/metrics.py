@@ -193,6 +193,42 @@ def translation_differences(
     return {name: bootstrap_interval(np.arange(len(ours)), difference(name), **options) for name in first}
 
 
+def distinct(texts: Sequence[str], n: int = 2) -> float:
+    """The share of different ones among all runs of n words in some texts, 0 to 1.
+
+    Raises:
+        ValueError: no text has n words, or n is below 1.
+
+    Source: Li et al. 2016, arXiv:1510.03055 (distinct-n). It falls with the number of texts: compare like
+    numbers.
+    """
+    if n < 1:
+        raise ValueError(f"n must be at least 1, got {n}")
+    rows = [text.split() for text in texts]
+    runs = [tuple(row[i : i + n]) for row in rows for i in range(len(row) - n + 1)]
+    if not runs:
+        raise ValueError(f"texts must hold one of {n} words or more")
+    return len(set(runs)) / len(runs)
+
+
+def self_bleu(texts: Sequence[str]) -> float:
+    """How alike some texts are: the mean BLEU (0 to 100) of each against all the others, by words.
+
+    Raises:
+        ValueError: fewer than two texts, or something that is not a text.
+
+    Source: Zhu et al. 2018, arXiv:1802.01886. It grows with the number of texts: compare like numbers.
+    """
+    if isinstance(texts, str) or len(texts) < 2 or not _texts(texts):
+        raise ValueError(f"texts must be a list of two or more, got {reprlib.repr(texts)}")
+    from sacrebleu.metrics import BLEU
+
+    scorer = BLEU(effective_order=True, tokenize="none")
+    others = ([*texts[:i], *texts[i + 1 :]] for i in range(len(texts)))
+    scores = [scorer.sentence_score(text, rest).score for text, rest in zip(texts, others, strict=True)]
+    return sum(scores) / len(scores)
+
+
 def _scorers(
     hypotheses: Sequence[str], references: Sequence[Sequence[str]]
 ) -> dict[str, Callable[[np.ndarray], float]]:

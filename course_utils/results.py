@@ -41,7 +41,8 @@ EXPERIMENTS = {
     "truncation": Experiment(nb04.truncations, ("numpy", "tokenizers", "torch")),
     "bridge": Experiment(nb04.bridges, ("numpy", "torch")),
     "gan_line": Experiment(nb05.lines, ("numpy", "scipy", "torch")),
-    "gan_text": Experiment(nb05.texts, ("numpy", "torch")),
+    "gan_text": Experiment(nb05.texts, ("numpy", "sacrebleu", "torch")),
+    "gan_stories": Experiment(nb05.stories, ("numpy", "sacrebleu", "torch")),
     "reviews": Experiment(nb04b.classifications, ("numpy", "scikit-learn", "torch")),
 }
 

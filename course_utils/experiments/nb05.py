@@ -7,18 +7,24 @@ each, so that a run is the same again on the same machine.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import cache, partial
+from itertools import chain
+from typing import NamedTuple
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import nn
 
-from course_utils import gan
+from course_utils import gan, metrics, ngram
 from course_utils.experiments import Row, Task, fixed_threads
-from course_utils.grammar import Language
+from course_utils.grammar import END, Language
 from course_utils.runtime import generator
+from course_utils.splits import story_split
+from course_utils.text import normalise, sentences, tokenise
 from course_utils.training import Options, shuffled, train
 
 TUNING_SEED = 99
@@ -116,7 +122,7 @@ def lines() -> Iterator[Task]:
 # On a language
 
 KNOWN, HELD, BATCH = 2_000, 1_000, 64
-WRITTEN = 2_000  # sentences each model writes to be judged
+WRITTEN, ALIKE = 2_000, 200  # sentences each model writes to be judged; of these, for self-BLEU
 TEMPERATURES = (0.5, 0.6, 0.7, 0.8, 0.9, 1.0, 1.1, 1.25)
 
 
@@ -185,7 +191,9 @@ def learn(G: nn.Module, known: torch.Tensor, held: torch.Tensor, method: Method,
     train(G, lambda step: known[batch(step)], loss, options, lambda model: loss(model, held).item())
 
 
-def play(G: nn.Module, D: nn.Module, known: torch.Tensor, method: Method, seed: int, watch: Callable) -> None:
+def play(
+    G: nn.Module, D: nn.Module, known: torch.Tensor, method: Method, seed: int, watch: gan.Watch
+) -> None:
     """The duel of a method over sentences (n, T, V)."""
     T = known.shape[1]
 
@@ -226,7 +234,7 @@ def log_likelihoods(G: nn.Module, y: torch.Tensor, temperature: float = 1.0) -> 
 @torch.no_grad()
 def judged(G: nn.Module, temperature: float = 1.0, n: int = WRITTEN) -> Row:
     """A generator's distances from the truth, and what its sentences are like: `Language.distances`,
-    nll_oracle (nats of one of its sentences under the judge), entropy (nats), distinct (of n sentences).
+    nll_oracle (nats of one of its sentences under the judge), entropy (nats), and `variety` of n sentences.
     """
     L = language()
     V, T = len(L.words), L.ids.shape[1]
@@ -237,8 +245,40 @@ def judged(G: nn.Module, temperature: float = 1.0, n: int = WRITTEN) -> Row:
     row = L.distances(log_likelihoods(G, one_hot(L.ids, V), temperature))
     row["nll_oracle"] = L.surprise(ids).mean().item()
     row["entropy"] = -log_likelihoods(G, y, temperature).mean().item()
-    row["distinct"] = len(set(L.spell(ids)))
+    row |= variety(L.spell(ids))
     return {name: round(value, 4) for name, value in row.items()}
+
+
+def variety(texts: list[str]) -> Row:
+    """different (how many of the texts), distinct_2 and self_bleu (of the first `ALIKE`)."""
+    some = texts[:ALIKE]
+    return {
+        "different": len(set(texts)),
+        "distinct_2": metrics.distinct(some),
+        "self_bleu": metrics.self_bleu(some),
+    }
+
+
+class Table(nn.Module):
+    """The bigram as a generator: a matrix of log-probabilities, counted."""
+
+    def __init__(self, known: torch.Tensor, V: int) -> None:
+        """known: (n, T) sentences, filled up with END."""
+        super().__init__()
+        self.V, rows = V, F.pad(known, (1, 0), value=END).tolist()
+        stream = np.concatenate([row[: row.index(END, 1)] for row in rows] + [[END]])
+        P = ngram.transition_matrix(stream, V, add=0.01)
+        self.logs = nn.Parameter(torch.from_numpy(P).float().log(), requires_grad=False)
+
+    def forward(self, y: torch.Tensor, state: object = None) -> tuple[torch.Tensor, None]:
+        """y (B, T, V), one-hot → logits (B, T, V) of the next words, and no state."""
+        return y @ self.logs, None
+
+
+def bigram() -> Row:
+    """`judged`, of the bigram on the same sentences."""
+    L = language()
+    return judged(Table(L.draw(KNOWN, generator(1)), len(L.words)))
 
 
 def text(name: str, seed: int, setting: tuple | float | None = None, threads: int = 1) -> Row:
@@ -251,28 +291,38 @@ def text(name: str, seed: int, setting: tuple | float | None = None, threads: in
         threads: of PyTorch; the stored runs' is 1.
 
     Returns:
-        `judged` at temperature 1; course: [step, js, grammatical]; temperatures: `judged` at each.
+        with a setting, `Language.distances`; else `judged` at temperature 1, course ([step, js, grammatical]),
+        and temperatures: `judged` at each.
     """
     method, L = configured(METHODS[name], setting), language()
     V, course = len(L.words), []
-    known = one_hot(L.draw(KNOWN, generator(1)), V)
-    held = one_hot(L.draw(HELD, generator(2)), V)
-    G, D = gan.Generator(V, 32, 2 * seed), gan.Discriminator(V, 32, seed=2 * seed + 1)
+    known, held = (one_hot(L.draw(n, generator(k)), V) for k, n in ((1, KNOWN), (2, HELD)))
 
-    def watch(step: int, losses: list) -> None:
+    def watch(step: int, losses: gan.Losses) -> None:
         found = L.distances(log_likelihoods(G, one_hot(L.ids, V)))
         course.append([step, round(found["js"], 4), round(found["grammatical"], 4)])
 
+    G = gan.Generator(V, 32, 2 * seed)
     with fixed_threads(threads):
-        if method.likelihood:
-            learn(G, known, held, method, seed)
-        if method.duel:
-            every = method.duel.steps // 20
-            play(G, D, known, replace(method, duel=replace(method.duel, every=every)), seed, watch)
-        row = judged(G) | {"course": course}
-        if setting is None:
-            row["temperatures"] = [{"temperature": t} | judged(G, t) for t in TEMPERATURES]
-    return row
+        trained(G, known, held, method, seed, watch)
+        if setting is not None:
+            found = L.distances(log_likelihoods(G, one_hot(L.ids, V)))
+            return {name: round(value, 4) for name, value in found.items()}
+        temperatures = [{"temperature": t} | judged(G, t) for t in TEMPERATURES]
+        return judged(G) | {"course": course, "temperatures": temperatures}
+
+
+def trained(
+    G: nn.Module, known: torch.Tensor, held: torch.Tensor, method: Method, seed: int, watch: gan.Watch
+) -> nn.Module:
+    """Train a generator by a method on sentences (n, T, V), with 20 looks at its duel, and return it."""
+    if method.likelihood:
+        learn(G, known, held, method, seed)
+    if method.duel:
+        D = gan.Discriminator(known.shape[-1], G.words.out_features, seed=2 * seed + 1)
+        options = replace(method.duel, every=method.duel.steps // 20)
+        play(G, D, known, replace(method, duel=options), seed, watch)
+    return G
 
 
 def configured(method: Method, setting: tuple | float | None) -> Method:
@@ -291,6 +341,7 @@ def texts() -> Iterator[Task]:
         for setting in grid:
             key = {"tuning": True, "method": name, "setting": setting, "seed": TUNING_SEED}
             yield json_like(key), partial(text, name, TUNING_SEED, setting)
+    yield {"method": "bigram"}, bigram
     for seed in SEEDS:
         for name in METHODS:
             yield {"method": name, "seed": seed}, partial(text, name, seed)
@@ -299,3 +350,92 @@ def texts() -> Iterator[Task]:
 def json_like(key: Row) -> Row:
     """Tuples as lists, as JSON gives them back."""
     return {name: list(value) if isinstance(value, tuple) else value for name, value in key.items()}
+
+
+# On the stories
+
+STORY_V, STORY_T, STORY_C = 500, 9, 96  # commonest words; words a sentence, its END counted; width
+STORY_KNOWN, STORY_HELD, SHOWN = 20_000, 2_000, 10
+STORY_METHODS = ("likelihood", "Gumbel", "SeqGAN, large steps", "SeqGAN, no likelihood")
+
+
+class Sentences(NamedTuple):
+    """Short sentences of the stories: id → word, (n, T) ids to learn from and to hold back, and the counts of
+    all short ones on the training side."""
+
+    words: list[str]
+    known: torch.Tensor
+    held: torch.Tensor
+    trigram: ngram.KneserNey
+
+
+@cache
+def short_sentences() -> Sentences:
+    """Sentences of 3 to 8 words, all of them among the commonest 500."""
+    sides = story_split()
+    rows = {
+        side: [tokenise(part) for text in sides[side] for part in sentences(normalise(text))]
+        for side in ("train", "valid")
+    }
+    words = [".", *(w for w, _ in Counter(chain.from_iterable(rows["train"])).most_common(STORY_V - 1))]
+    number = {word: i for i, word in enumerate(words)}
+    short = {
+        side: [
+            [number[w] for w in row] for row in group if 3 <= len(row) < STORY_T and number.keys() >= {*row}
+        ]
+        for side, group in rows.items()
+    }
+    stream = np.array([END, *chain.from_iterable([*row, END] for row in short["train"])])
+    full = {
+        side: torch.tensor([row + [END] * (STORY_T - len(row)) for row in group])
+        for side, group in short.items()
+    }
+    known, held = pick(full["train"], STORY_KNOWN), pick(full["valid"], STORY_HELD)
+    return Sentences(words, known, held, ngram.KneserNey(stream, 3, STORY_V))
+
+
+def pick(rows: torch.Tensor, n: int) -> torch.Tensor:
+    """n of the rows, the same each time."""
+    return rows[torch.randperm(len(rows), generator=generator(3))[:n]]
+
+
+def read(ids: torch.Tensor) -> Row:
+    """What sentences (n, T) of the stories' words are like: nll_trigram (nats a sentence, by the counts of
+    all short sentences), `variety`, and some of them."""
+    data = short_sentences()
+    rows = [[END, *row[: row.index(END) if END in row else None], END] for row in ids.tolist()]
+    nats = [-data.trigram.log_probabilities(np.array(row))[1:].sum() for row in rows]
+    texts = [" ".join(data.words[i] for i in row[1:-1]) for row in rows]
+    return {"nll_trigram": round(float(np.mean(nats)), 4)} | variety(texts) | {"sentences": texts[:SHOWN]}
+
+
+def story(name: str, seed: int, threads: int = 1) -> Row:
+    """Train a generator on 20,000 short sentences of the stories.
+
+    Args:
+        name: one of `STORY_METHODS`.
+        seed: of weights, batches and noise.
+        threads: of PyTorch; the stored runs' is 1.
+
+    Returns:
+        nll_test (nats of a held-out sentence), and `read` of 1,000 of its own at temperatures 1 and 0.7.
+    """
+    data = short_sentences()
+    known, held = one_hot(data.known, STORY_V), one_hot(data.held, STORY_V)
+    G = gan.Generator(STORY_V, STORY_C, 2 * seed)
+    with fixed_threads(threads):
+        trained(G, known, held[:1000], METHODS[name], seed, gan.unseen)
+        row = {"nll_test": round(-log_likelihoods(G, held[1000:]).mean().item(), 4)}
+        for name, t in (("as trained", 1.0), ("at temperature 0.7", 0.7)):
+            with torch.no_grad():
+                choose = partial(gan.sample_word, draw=generator(555), temperature=t)
+                row[name] = read(gan.write(G, gan.start(1000, G), STORY_T, choose).argmax(dim=-1))
+    return row
+
+
+def stories() -> Iterator[Task]:
+    """True sentences for comparison, then each method three times."""
+    yield {"method": "true sentences"}, lambda: {"as trained": read(short_sentences().held[1000:])}
+    for seed in range(3):
+        for name in STORY_METHODS:
+            yield {"method": name, "seed": seed}, partial(story, name, seed)
