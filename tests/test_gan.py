@@ -260,6 +260,7 @@ def textbook(players, steps, lr, d_lr, d_steps=1, head_start=0, betas=(0.5, 0.99
             d_loss = bce(real, torch.ones_like(real)) + bce(fake, torch.zeros_like(fake))
             d_adam.zero_grad()
             d_loss.backward()
+            nn.utils.clip_grad_norm_(players.D.parameters(), clip)
             d_adam.step()
         g_loss = players.loss(draw)
         g_adam.zero_grad()
@@ -275,13 +276,13 @@ def textbook(players, steps, lr, d_lr, d_steps=1, head_start=0, betas=(0.5, 0.99
     [
         {"steps": 6, "lr": 0.01, "d_lr": 0.03},
         {"steps": 5, "lr": 0.02, "d_lr": 0.01, "d_steps": 3, "head_start": 4, "seed": 7},
-        {"steps": 9, "lr": 0.05, "d_lr": 0.01, "betas": (0.9, 0.99)},
+        {"steps": 9, "lr": 0.05, "d_lr": 0.01, "betas": (0.9, 0.99), "clip": 1e9},
+        {"steps": 9, "lr": 0.05, "d_lr": 0.03, "clip": 0.1},
     ],
-    ids=["plain", "ahead", "betas"],
+    ids=["plain", "ahead", "betas", "clip"],
 )
 def test_a_duel_is_the_textbooks(options):
     ours, theirs = Players(), Players()
-    options = options | {"clip": 1e9}
     found, expected = (torch.tensor(losses) for losses in (ours.play(**options), textbook(theirs, **options)))
     assert torch.allclose(found, expected, rtol=1e-4, atol=1e-6)
     for a, b in zip(ours.weights(), theirs.weights(), strict=True):
@@ -326,6 +327,13 @@ def test_no_gradient_reaches_the_other_network(kept):
                 players.G, players.D, players.real, players.fake, lambda draw: torch.tensor(math.nan), Duel(1)
             )
     assert all(p.grad.equal(mark) for p, mark in zip(other.parameters(), marks, strict=True))
+
+
+def test_generated_samples_come_to_the_discriminators_step_without_a_slope():
+    players, sloped = Players(), []
+    players.D.register_forward_pre_hook(lambda _, x: sloped.append(x[0].requires_grad))
+    players.play(steps=2, d_steps=2)
+    assert sloped == [False, False, False, False, True] * 2
 
 
 def test_without_steps_of_its_own_the_discriminator_stays():
@@ -427,9 +435,12 @@ def test_noise_is_gumbels():
 
 
 def test_noise_is_finite_where_the_uniform_is_at_its_ends(monkeypatch):
-    """torch.rand can give 0 and the last number below 1; the order of the two must stay."""
-    ends = torch.tensor([0, math.nextafter(1, 0)], dtype=torch.double)
-    monkeypatch.setattr(torch, "rand", lambda *a, **k: ends.clone())
+    """torch.rand can give 0 and the last number below 1 of its precision."""
+
+    def ends(*arguments, dtype=torch.float32, **options):
+        return torch.tensor([0, 1 - torch.finfo(dtype).eps / 2], dtype=dtype)
+
+    monkeypatch.setattr(torch, "rand", ends)
     low, high = gumbel_noise((2,), seeded(0))
     assert -10 < low < high < 40
 
@@ -907,7 +918,7 @@ def test_a_better_word_than_the_others_at_its_place_is_made_likelier():
 @DEVICES
 def test_seqgans_gradient_is_that_of_the_expected_score_in_the_mean(device):
     """60 batches of 400 with one roll-out a word; how far they scatter is the tolerance."""
-    G, D, draw = writer(C=2, seed=1), Score(), seeded(0)
+    G, D, draw = writer(C=2), Score(), seeded(0)
     expected = true_gradient(G, D)
     G, D = G.to(device), D.to(device)
     found = torch.stack([-flat(seqgan_loss(G, D, 400, T, 1, draw), G).cpu() for _ in range(60)])
@@ -917,6 +928,16 @@ def test_seqgans_gradient_is_that_of_the_expected_score_in_the_mean(device):
     assert torch.allclose(found[:, ~moves].mean(dim=0), expected[~moves], atol=1e-9)
     error = found.std(dim=0) / math.sqrt(len(found))
     assert (expected.abs() / error.clamp_min(1e-12))[moves].max() > 20  # it would tell a wrong gradient
+
+
+def test_seqgans_loss_is_its_parts_in_order():
+    """Write, finish each beginning, and reward what was written: from one source of random numbers."""
+    G, D, choose = writer(), Score(), partial(sample_word, draw=seeded(0))
+    y = write(G, start(30, G), T, choose)
+    assert 0 < written(y).sum() < y[..., 0].numel()
+    values = rollout_values(G, D, y, 2, choose)
+    expected = policy_loss(word_log_probabilities(G, y), values, written(y))
+    assert seqgan_loss(G, D, 30, T, 2, seeded(0)).item() == pytest.approx(expected.item(), rel=1e-12)
 
 
 def test_a_seed_decides_what_seqgan_learns_from_and_the_discriminator_learns_nothing():
