@@ -291,4 +291,5 @@ class DuelView:
         else:
             axes[2].hist(np.asarray(self.samples), bins=80)
             axes[2].set(xlabel="x", ylabel="samples")
+            axes[2].locator_params(axis="x", nbins=5)
         return picture(figure, self.alt)

@@ -152,8 +152,8 @@ METHODS = {
     "likelihood": Method(2_000, 3e-3),
     "Gumbel": Method(duel=gan.Duel(3_000, 3e-3, 3e-3), tau=1.0),
     "Gumbel, soft": Method(duel=gan.Duel(3_000, 1e-3, 1e-3), tau=0.3, hard=False),
-    "Gumbel after likelihood": Method(2_000, 3e-3, gan.Duel(1_500, 3e-4, 1e-3, head_start=200), tau=1.0),
-    "SeqGAN": Method(2_000, 3e-3, gan.Duel(400, 3e-4, **SEQ)),
+    "Gumbel after likelihood": Method(2_000, 3e-3, gan.Duel(1_500, 1e-4, 1e-3, head_start=200), tau=1.0),
+    "SeqGAN": Method(2_000, 3e-3, gan.Duel(400, 1e-4, **SEQ)),
     "SeqGAN, large steps": Method(2_000, 3e-3, gan.Duel(400, 1e-3, **SEQ)),
     "SeqGAN, no likelihood": Method(duel=gan.Duel(1_000, 5e-3, **SEQ)),
     "SeqGAN, no likelihood, no roll-outs": Method(duel=gan.Duel(1_000, 5e-3, **SEQ), N=0),
@@ -226,9 +226,10 @@ def chooser(method: Method, draw: torch.Generator) -> gan.Choose:
 
 @torch.no_grad()
 def log_likelihoods(G: nn.Module, y: torch.Tensor, temperature: float = 1.0) -> torch.Tensor:
-    """(N, T, V) → (N,) float64."""
-    parts = [gan.word_log_probabilities(G, part, temperature).double().sum(dim=1) for part in y.split(2048)]
-    return torch.cat(parts)
+    """Sentences (N, T, V) → (N,) float64, on the CPU."""
+    device = next(G.parameters()).device
+    parts = [gan.word_log_probabilities(G, part.to(device), temperature) for part in y.split(2048)]
+    return torch.cat(parts).double().sum(dim=1).cpu()
 
 
 @torch.no_grad()
@@ -291,8 +292,8 @@ def text(name: str, seed: int, setting: tuple | float | None = None, threads: in
         threads: of PyTorch; the stored runs' is 1.
 
     Returns:
-        with a setting, `Language.distances`; else `judged` at temperature 1, course ([step, js, grammatical]),
-        and temperatures: `judged` at each.
+        with a setting, `Language.distances`; else `judged` at temperature 1, course ([step, js,
+        grammatical]), and temperatures: `judged` at each.
     """
     method, L = configured(METHODS[name], setting), language()
     V, course = len(L.words), []
