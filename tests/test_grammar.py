@@ -307,6 +307,11 @@ def test_a_model_that_forgot_half_and_one_that_slips(story):
     )
 
 
+def test_distances_are_added_up_in_double_precision(story):
+    log_g = story.p.log().float() - 1
+    assert story.distances(log_g) == pytest.approx(story.distances(log_g.double()), rel=1e-12)
+
+
 def test_two_sentences_by_hand():
     """p = 2/3, 1/3 against g = 1/3, 1/3: a third is spent on what is none of them."""
     language = Language({"S": "a . | b ."})
