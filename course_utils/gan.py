@@ -46,7 +46,10 @@ Choose = Callable[[torch.Tensor], torch.Tensor]  # logits (B, V) → a word each
 
 
 def optimal_discriminator(p: torch.Tensor, q: torch.Tensor) -> torch.Tensor:
-    """D*(x) = p(x) / (p(x) + q(x)), all of one shape. Source: Goodfellow et al. 2014, proposition 1."""
+    """D*(x) = p(x) / (p(x) + q(x)), all of one shape; NaN where neither ever comes.
+
+    Source: Goodfellow et al. 2014, proposition 1.
+    """
     return p / (p + q)
 
 
@@ -109,16 +112,17 @@ class Duel:
 
     def __post_init__(self) -> None:
         """Refuse what cannot play."""
+        for name in ("steps", "d_steps", "head_start", "every", "seed"):
+            if not isinstance(getattr(self, name), int):
+                raise ValueError(f"{name} must be a whole number, got {getattr(self, name)!r}")
         for name in ("steps", "lr", "d_lr", "clip", "every"):
             if not getattr(self, name) > 0:
                 raise ValueError(f"{name} must be above 0, got {getattr(self, name)}")
         for name in ("d_steps", "head_start", "seed"):
-            if not getattr(self, name) >= 0:
+            if getattr(self, name) < 0:
                 raise ValueError(f"{name} must be at least 0, got {getattr(self, name)}")
-        for name in ("steps", "d_steps", "head_start", "every", "seed"):
-            if getattr(self, name) % 1 != 0:
-                raise ValueError(f"{name} must be a whole number, got {getattr(self, name)}")
-        if len(self.betas) != 2 or not all(0 <= beta < 1 for beta in self.betas):
+        pair = isinstance(self.betas, tuple) and len(self.betas) == 2
+        if not pair or not all(0 <= beta < 1 for beta in self.betas):
             raise ValueError(f"betas must be two numbers in [0, 1), got {self.betas}")
 
 
@@ -161,7 +165,7 @@ def duel(
 def stepper(model: nn.Module, lr: float, options: Duel) -> Callable[[torch.Tensor], torch.Tensor]:
     """A function that takes one step of Adam down a loss, moving this model alone, and returns the loss.
 
-    It raises FloatingPointError where the loss is not finite, before anything has changed.
+    It raises FloatingPointError where the loss or its gradient is not finite; no weight has changed then.
     """
     optimiser = torch.optim.Adam(model.parameters(), lr, options.betas)
 
@@ -171,7 +175,8 @@ def stepper(model: nn.Module, lr: float, options: Duel) -> Callable[[torch.Tenso
         gradients = torch.autograd.grad(value, optimiser.param_groups[0]["params"])
         for p, gradient in zip(model.parameters(), gradients, strict=True):
             p.grad = gradient
-        nn.utils.clip_grad_norm_(model.parameters(), options.clip)
+        if not nn.utils.clip_grad_norm_(model.parameters(), options.clip).isfinite():
+            raise FloatingPointError("a gradient of the duel is not finite: lower lr or d_lr")
         optimiser.step()
         return value.detach()
 
@@ -191,7 +196,12 @@ def gumbel_noise(shape: tuple[int, ...], draw: torch.Generator) -> torch.Tensor:
 
 
 def sample_word(logits: torch.Tensor, draw: torch.Generator, temperature: float = 1.0) -> torch.Tensor:
-    """One word from each softmax(logits / temperature), as a one-hot row: (B, V) → (B, V)."""
+    """One word from each softmax(logits / temperature), as a one-hot row: (B, V) → (B, V).
+
+    Raises:
+        ValueError: a temperature of 0 or less.
+    """
+    check_temperature(temperature)
     noise = gumbel_noise(logits.shape, draw).to(logits)
     return F.one_hot((logits / temperature + noise).argmax(dim=-1), logits.shape[-1]).to(logits)
 
@@ -210,12 +220,22 @@ def gumbel_softmax(
     Returns:
         (B, V), rows that add up to 1.
 
+    Raises:
+        ValueError: tau is 0 or less.
+
     Source: Jang, Gu & Poole 2017, arXiv:1611.01144; Maddison, Mnih & Teh 2017, arXiv:1611.00712.
     """
+    check_temperature(tau, "tau")
     soft = ((logits + gumbel_noise(logits.shape, draw).to(logits)) / tau).softmax(dim=-1)
     if not hard:
         return soft
     return F.one_hot(soft.argmax(dim=-1), soft.shape[-1]) - soft.detach() + soft
+
+
+def check_temperature(value: float, name: str = "temperature") -> None:
+    """Raises ValueError unless the number that logits are divided by is above 0."""
+    if not value > 0:
+        raise ValueError(f"{name} must be above 0, got {value}")
 
 
 class Generator(nn.Module):
@@ -272,18 +292,17 @@ def word_log_probabilities(G: nn.Module, y: torch.Tensor, temperature: float = 1
     Raises:
         ValueError: y is not (B, T, V) or empty, or a temperature of 0 or less.
     """
-    check_sentences(y, temperature)
+    check_sentences(y)
+    check_temperature(temperature)
     logits, _ = G(torch.cat([first_row(y), y[:, :-1]], dim=1))  # (B, T, V)
     logs = (logits / temperature).log_softmax(dim=-1)
     return (logs * y).sum(dim=-1) * written(y)
 
 
-def check_sentences(y: torch.Tensor, temperature: float = 1.0) -> None:
-    """Raises ValueError unless y is (B, T, V), not empty, and the temperature above 0."""
+def check_sentences(y: torch.Tensor) -> None:
+    """Raises ValueError unless y is (B, T, V) and not empty."""
     if y.dim() != 3 or not y.numel():
         raise ValueError(f"y must be (B, T, V) rows over the vocabulary, got shape {tuple(y.shape)}")
-    if not temperature > 0:
-        raise ValueError(f"temperature must be above 0, got {temperature}")
 
 
 def write(G: nn.Module, given: torch.Tensor, T: int, choose: Choose) -> torch.Tensor:
@@ -299,7 +318,7 @@ def write(G: nn.Module, given: torch.Tensor, T: int, choose: Choose) -> torch.Te
         (B, T, V); after END there is only END.
 
     Raises:
-        ValueError: given is no (B, t + 1, V) with t from 0 to T.
+        ValueError: given is no (B, t + 1, V) with t from 0 to T, or does not begin with END.
     """
     check_given(given, T)
     rows = list(given[:, 1:].unbind(dim=1))  # each (B, V)
@@ -315,10 +334,12 @@ def write(G: nn.Module, given: torch.Tensor, T: int, choose: Choose) -> torch.Te
 
 
 def check_given(given: torch.Tensor, T: int) -> None:
-    """Raises ValueError unless given is (B, t + 1, V) with t from 0 to T."""
+    """Raises ValueError unless given is (B, t + 1, V) with t from 0 to T, its first row END."""
     if given.dim() != 3 or not given.numel() or not 1 <= given.shape[1] <= T + 1 or T < 1:
         shape = tuple(given.shape)
         raise ValueError(f"given must be (B, t + 1, V) with t from 0 to T = {T}, got shape {shape}")
+    if not (given[:, 0, END] > 0.5).all():
+        raise ValueError("given must begin with the row of END that comes before the first word")
 
 
 def start(B: int, G: nn.Module) -> torch.Tensor:
@@ -359,14 +380,15 @@ def rollout_values(G: nn.Module, D: nn.Module, y: torch.Tensor, N: int, choose: 
         choose: as in `write`.
 
     Returns:
-        (B, T) in (0, 1); the last column is the score of y itself.
+        (B, T) in (0, 1); the last column is the score of y itself. D scores in the mode it is in, in training
+        with dropout.
 
     Raises:
-        ValueError: N is below 1.
+        ValueError: N is below 1, or y is not (B, T, V).
 
     Source: Yu et al. 2017, arXiv:1609.05473, equation 4.
     """
-    check_rollouts(N)
+    check_rollouts(y, N)
     T, given, values = y.shape[1], torch.cat([first_row(y), y], dim=1), []
     for t in range(1, T):
         ahead = write(G, given[:, : t + 1].repeat(N, 1, 1), T, choose)  # (N * B, T, V)
@@ -374,14 +396,18 @@ def rollout_values(G: nn.Module, D: nn.Module, y: torch.Tensor, N: int, choose: 
     return torch.stack([*values, D(y).sigmoid()], dim=1)
 
 
-def check_rollouts(N: int) -> None:
+def check_rollouts(y: torch.Tensor, N: int) -> None:
     """Raises ValueError where no beginning would be finished."""
+    check_sentences(y)
     if N < 1:
         raise ValueError(f"N must be at least 1, got {N}")
 
 
 def policy_loss(logs: torch.Tensor, values: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
     """REINFORCE: its gradient is that of the expected value, as far as B sentences tell.
+
+    The mean that serves as baseline holds the sentence's own value, too: with n sentences that have got as
+    far, the gradient there is (n - 1) / n of its due.
 
     Args:
         logs: (B, T) log-probability of each word, see `word_log_probabilities`.

@@ -87,7 +87,7 @@ def jensen_shannon(p: torch.Tensor, q: torch.Tensor) -> torch.Tensor:
         q: of the same shape. Where either adds up to less than 1, the rest counts as impossible in the other.
 
     Raises:
-        ValueError: shapes differ, or a negative number.
+        ValueError: shapes differ, a number below 0 or not finite, or more than 1 in all.
 
     Source: Lin 1991, "Divergence measures based on the Shannon entropy".
     """
@@ -98,11 +98,12 @@ def jensen_shannon(p: torch.Tensor, q: torch.Tensor) -> torch.Tensor:
 
 
 def check_probabilities(p: torch.Tensor, q: torch.Tensor) -> None:
-    """Raises ValueError unless both have one shape and no negative number."""
+    """Raises ValueError unless both have one shape and hold probabilities, of 1 in all or less."""
     if p.shape != q.shape:
         raise ValueError(f"q must have the shape of p, {tuple(p.shape)}, got {tuple(q.shape)}")
-    if not ((p >= 0).all() and (q >= 0).all()):
-        raise ValueError("p and q must hold no negative number and no NaN")
+    for name, row in (("p", p), ("q", q)):
+        if not (row >= 0).all() or not row.sum() <= 1 + 1e-5:  # a sum in float32 may come out above 1
+            raise ValueError(f"{name} must hold probabilities, none below 0 and no more than 1 in all")
 
 
 class Language:
@@ -134,11 +135,13 @@ class Language:
 
     def spell(self, ids: torch.Tensor) -> list[str]:
         """(n, T) → texts, up to the first full stop."""
-        texts = [" ".join(self.words[i] for i in row) for row in ids.tolist()]
-        return [text.split(" .")[0] + " ." if " ." in text else text for text in texts]
+        rows = [row[: row.index(END) + 1] if END in row else row for row in ids.tolist()]
+        return [" ".join(self.words[i] for i in row) for row in rows]
 
     def places(self, ids: torch.Tensor) -> torch.Tensor:
-        """(n, T) → (n,) which sentence of the list each is, -1 for none."""
+        """(n, T) → (n,) which sentence of the list each is, -1 for none; ValueError for another width."""
+        if ids.dim() != 2 or ids.shape[1] != self.ids.shape[1]:
+            raise ValueError(f"ids must be (n, {self.ids.shape[1]}), got shape {tuple(ids.shape)}")
         return torch.tensor([self._place.get(tuple(row), -1) for row in ids.tolist()])
 
     def surprise(self, ids: torch.Tensor) -> torch.Tensor:
@@ -146,7 +149,7 @@ class Language:
 
         The judge lets one in a hundred sentences be any words whatever: a mistake costs much, not all.
         """
-        places = self.places(ids)
+        places, ids = self.places(ids), ids.cpu()
         known = self.p[places] * (places >= 0)
         length = (ids != END).sum(dim=1) + 1
         slip = SLIP * (-math.log(len(self.words)) * length.double()).exp()
@@ -161,7 +164,12 @@ class Language:
         Returns:
             grammatical (the probability it gives to all of them), js (nats, to log 2), nll_test (nats a true
             sentence), covered (probability of the sentences that it gives a tenth of their own or more).
+
+        Raises:
+            ValueError: not one number a sentence.
         """
+        if log_g.shape != self.p.shape:
+            raise ValueError(f"log_g must be ({len(self.p)},), got shape {tuple(log_g.shape)}")
         log_g = log_g.double().cpu()
         g = log_g.exp()
         return {

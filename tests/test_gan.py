@@ -378,6 +378,33 @@ def test_a_seed_decides_the_run(dropout):
     assert first != other
 
 
+def test_a_gradient_that_is_not_finite_moves_nothing():
+    players = Players()
+    loss = players.loss
+    players.loss = lambda draw: (
+        loss(draw) + (0 * next(players.G.parameters()).sum()).abs().sqrt()
+    )  # 0, slope NaN
+    with pytest.raises(FloatingPointError, match="a gradient of the duel is not finite"):
+        players.play(steps=2, d_steps=0)
+    assert all(a.equal(b) for a, b in zip(players.calls[0][1:3], players.weights(), strict=True))
+
+
+@pytest.mark.parametrize("value", [0, -1, math.nan])
+def test_what_divides_logits_must_be_above_0(value):
+    logits = torch.zeros(2, 3)
+    with pytest.raises(ValueError, match=r"^temperature must be above 0, got"):
+        sample_word(logits, torch.Generator(), temperature=value)
+    with pytest.raises(ValueError, match=r"^tau must be above 0, got"):
+        gumbel_softmax(logits, torch.Generator(), tau=value)
+
+
+def test_a_beginning_without_its_row_of_end_is_refused():
+    G = Generator(3, 4)
+    word = torch.eye(3)[[1]][:, None]  # (1, 1, V)
+    with pytest.raises(ValueError, match="given must begin with the row of END"):
+        write(G, word, 3, lambda logits: logits)
+
+
 def test_a_loss_that_is_not_finite_ends_the_duel_and_moves_nothing():
     for wrong in (math.nan, math.inf, -math.inf):
         players = Players()
@@ -401,7 +428,8 @@ def test_a_loss_that_is_not_finite_ends_the_duel_and_moves_nothing():
         *((name, math.nan, "above 0") for name in ("lr", "d_lr", "clip")),
         *((name, -1, "at least 0") for name in ("d_steps", "head_start", "seed")),
         *((name, 1.5, "a whole number") for name in ("steps", "d_steps", "head_start", "every", "seed")),
-        ("steps", math.inf, "a whole number"),
+        *(("steps", value, "a whole number") for value in (math.inf, 2.0, "2")),
+        ("betas", 0.5, r"two numbers in \[0, 1\)"),
         *(("betas", pair, r"two numbers in \[0, 1\)") for pair in ((0.5,), (1, 0.9), (0.5, 1), (-0.1, 0.9))),
     ],
 )

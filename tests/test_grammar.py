@@ -378,12 +378,29 @@ def test_nothing_in_common_is_log_2_wherever_it_lies(dtype, device):
     [
         ([0.5, 0.5], [1.0], r"q must have the shape of p, \(2,\), got \(1,\)"),
         ([[0.5, 0.5]], [0.5, 0.5], r"q must have the shape of p, \(1, 2\), got \(2,\)"),
-        ([1.5, -0.5], [0.5, 0.5], "p and q must hold no negative number and no NaN"),
-        ([0.5, 0.5], [1.5, -0.5], "p and q must hold no negative number and no NaN"),
-        ([math.nan, 0.5], [0.5, 0.5], "p and q must hold no negative number and no NaN"),
-        ([0.5, 0.5], [0.5, math.nan], "p and q must hold no negative number and no NaN"),
+        ([1.5, -0.5], [0.5, 0.5], "^p must hold probabilities"),
+        ([0.5, 0.5], [1.5, -0.5], "^q must hold probabilities"),
+        ([math.nan, 0.5], [0.5, 0.5], "^p must hold probabilities"),
+        ([0.5, 0.5], [0.5, math.nan], "^q must hold probabilities"),
+        ([0.6, 0.5], [0.5, 0.5], "^p must hold probabilities"),
+        ([0.5, 0.5], [0.5, math.inf], "^q must hold probabilities"),
     ],
 )
 def test_what_is_no_probability_is_refused(p, q, message):
     with pytest.raises(ValueError, match=message):
         jensen_shannon(torch.tensor(p), torch.tensor(q))
+
+
+def test_a_sentence_that_is_its_full_stop_alone_is_spelt_so():
+    language = Language()
+    ids = torch.zeros(2, language.ids.shape[1], dtype=torch.long)
+    ids[1, 1] = 5  # after the end: not to be read
+    assert language.spell(ids) == [".", "."]
+
+
+def test_rows_that_cannot_be_of_the_list_are_refused():
+    language = Language()
+    with pytest.raises(ValueError, match=r"ids must be \(n, 9\), got shape \(3, 8\)"):
+        language.places(language.ids[:3, :8])
+    with pytest.raises(ValueError, match=r"log_g must be \(21840,\), got shape \(5,\)"):
+        language.distances(torch.zeros(5))

@@ -155,7 +155,7 @@ METHODS = {
     "Gumbel after likelihood": Method(2_000, 3e-3, gan.Duel(1_500, 1e-4, 1e-3, head_start=200), tau=1.0),
     "SeqGAN": Method(2_000, 3e-3, gan.Duel(400, 1e-4, **SEQ)),
     "SeqGAN, large steps": Method(2_000, 3e-3, gan.Duel(400, 1e-3, **SEQ)),
-    "SeqGAN, no likelihood": Method(duel=gan.Duel(1_000, 5e-3, **SEQ)),
+    "SeqGAN, no likelihood": Method(duel=gan.Duel(1_000, 5e-3, **SEQ | {"d_lr": 3e-3})),
     "SeqGAN, no likelihood, no roll-outs": Method(duel=gan.Duel(1_000, 5e-3, **SEQ), N=0),
 }
 GRIDS = {  # lr of likelihood; (lr, d_lr, tau) of a duel. The best by js is the method's own
