@@ -124,6 +124,15 @@ def lines() -> Iterator[Task]:
 KNOWN, HELD, BATCH = 2_000, 1_000, 64
 WRITTEN, ALIKE = 2_000, 200  # sentences each model writes to be judged; of these, for self-BLEU
 TEMPERATURES = (0.5, 0.6, 0.7, 0.8, 0.9, 1.0, 1.1, 1.25)
+COLDER = (
+    0.15,
+    0.2,
+    0.25,
+    0.3,
+    0.35,
+    0.4,
+    0.45,
+)  # for likelihood, until it writes as few sentences as any GAN
 
 
 @dataclass(frozen=True)
@@ -309,7 +318,8 @@ def text(name: str, seed: int, setting: tuple | float | None = None, threads: in
         if setting is not None:
             found = L.distances(log_likelihoods(G, one_hot(L.ids, V)))
             return {name: round(value, 4) for name, value in found.items()}
-        temperatures = [{"temperature": t} | judged(G, t) for t in TEMPERATURES]
+        degrees = TEMPERATURES if method.duel else COLDER + TEMPERATURES
+        temperatures = [{"temperature": t} | judged(G, t) for t in degrees]
         return judged(G) | {"course": course, "temperatures": temperatures}
 
 
