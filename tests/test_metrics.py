@@ -1,5 +1,6 @@
 """Intervals: they cover as often as they say, keep groups and pairs together, refuse what they cannot do."""
 
+import math
 import subprocess
 import sys
 
@@ -14,9 +15,11 @@ from course_utils import metrics
 from course_utils.metrics import (
     Interval,
     bootstrap_interval,
+    distinct,
     mean_interval,
     paired,
     prediction_interval,
+    self_bleu,
     translation_differences,
     translation_scores,
 )
@@ -274,6 +277,84 @@ def test_a_difference_of_two_systems_cancels_what_they_share():
     assert {bound for interval in same.values() for bound in interval} == {0.0}
 
 
+# --- how alike texts are ----------------------------------------------------------------------------------
+
+PHRASES = st.lists(st.sampled_from(["a", "b", "c", "."]), min_size=1, max_size=9).map(" ".join)
+
+
+@pytest.mark.parametrize(
+    ("texts", "n", "share"),
+    [
+        (["a b a b", "b a"], 1, 2 / 6),
+        (["a b a b", "b a"], 2, 2 / 4),  # ab ba ab, ba; none from one text into the next
+        (["a b a b", "b a"], 3, 2 / 2),
+        (["a b", "a b", "a b"], 2, 1 / 3),
+        (["a", "", "a  b"], 2, 1),  # a text too short has none
+        (["ab c", "a bc"], 2, 1),
+    ],
+)
+def test_distinct_counts_runs_of_words(texts, n, share):
+    assert distinct(texts, n) == pytest.approx(share)
+
+
+def test_distinct_is_of_pairs_where_nothing_is_said():
+    assert distinct(RIGHT) == distinct(RIGHT, 2) != distinct(RIGHT, 1)
+
+
+@given(st.lists(PHRASES, min_size=1, max_size=6), st.integers(1, 3))
+def test_distinct_is_a_share_whatever_the_order_and_falls_by_copies(texts, n):
+    if max(len(text.split()) for text in texts) < n:
+        return
+    share = distinct(texts, n)
+    assert 0 < share <= 1
+    assert distinct(texts[::-1], n) == share
+    assert distinct(texts * 3, n) == pytest.approx(share / 3)
+
+
+def test_self_bleu_by_hand():
+    """Precisions of 1 to 4 words; the k-th to find nothing counts 1 / 2**k of a match (sacreBLEU's "exp")."""
+    first = math.prod([2 / 4, 1 / 3, 1 / 2 / 2, 1 / 4 / 1]) ** 0.25
+    assert self_bleu(["a b c d", "a b x y"]) == pytest.approx(100 * first)
+    short = math.exp(1 - 4 / 2) * 1  # all of "a b" is there, but it is half as long
+    long = math.prod([2 / 4, 1 / 3, 1 / 2 / 2, 1 / 4 / 1]) ** 0.25
+    assert self_bleu(["a b", "a b c d"]) == pytest.approx(100 * (short + long) / 2)
+
+
+def test_a_text_is_held_against_all_others_at_once():
+    """Each half of the first stands in another one; and the shortest of two others says what is too short."""
+    texts = ["a b c d e f g h", "a b c d", "e f g h"]
+    found = 3 * self_bleu(texts)
+    assert found > 3 * max(self_bleu([texts[0], text]) for text in texts[1:])
+    whole = math.prod([8 / 8, 6 / 7, 4 / 6, 2 / 5]) ** 0.25  # all but the pairs across the middle
+    assert found / 100 == pytest.approx(whole + 1 + 1)
+
+
+@given(st.lists(PHRASES, min_size=2, max_size=5))
+@settings(max_examples=40, deadline=None)
+def test_self_bleu_is_sacrebleus_corpus_of_one_text(texts):
+    scorer = BLEU(effective_order=True, tokenize="none")
+    scores = [
+        scorer.corpus_score([text], [[other] for j, other in enumerate(texts) if j != i]).score
+        for i, text in enumerate(texts)
+    ]
+    found = self_bleu(texts)
+    assert found == pytest.approx(np.mean(scores), abs=1e-9)
+    assert -1e-9 <= found <= 100 + 1e-9
+    assert self_bleu(texts[::-1]) == pytest.approx(found)
+
+
+def test_copies_are_wholly_alike_and_disjoint_texts_not_at_all():
+    for text in ("a", "a b", "the dog sees a ball ."):  # shorter than four words, too
+        assert self_bleu([text] * 3) == pytest.approx(100)
+    assert self_bleu(["a b c d e", "f g h i j", "k l m n o"]) == pytest.approx(0, abs=1e-9)
+
+
+def test_self_bleu_takes_words_as_they_stand():
+    """No tokeniser splits or lowers them."""
+    assert self_bleu(["it's a-b.", "it ' s a - b ."]) == pytest.approx(0, abs=1e-9)
+    assert self_bleu(["A B", "a b"]) == pytest.approx(0, abs=1e-9)
+
+
 def test_importing_metrics_does_not_load_sacrebleu():
     code = "import sys; from course_utils import metrics; sys.exit('sacrebleu' in sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True)
@@ -311,6 +392,13 @@ def test_importing_metrics_does_not_load_sacrebleu():
         (lambda: translation_scores(RIGHT[:9], REFERENCES[:9]), "^values must hold at least 10"),
         (lambda: translation_scores(RIGHT, REFERENCES, confidence=2), "^confidence must"),
         (lambda: translation_differences(RIGHT, RIGHT[1:], REFERENCES), "^references must hold"),
+        (lambda: distinct(RIGHT, 0), "^n must be at least 1, got 0"),
+        (lambda: distinct(["a", "b c"], 3), "^texts must hold one of 3 words or more"),
+        (lambda: distinct([]), "^texts must hold one of 2 words or more"),
+        (lambda: self_bleu(["a b"]), "^texts must be a list of two or more"),
+        (lambda: self_bleu([]), "^texts must be a list of two or more"),
+        (lambda: self_bleu("a b c"), "^texts must be a list of two or more"),
+        (lambda: self_bleu(["a", None]), "^texts must be a list of two or more"),
     ],
 )
 def test_bad_input_is_named(call, message):

@@ -5,7 +5,9 @@ from __future__ import annotations
 import base64
 import io
 import re
+import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import matplotlib as mpl
 import matplotlib.pyplot as plt
@@ -49,6 +51,20 @@ def softmaxed(*shape: int, dtype=torch.float32) -> torch.Tensor:
 def luminance(colour) -> float:
     linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in to_rgb(colour)]
     return float(np.dot(linear, (0.2126, 0.7152, 0.0722)))
+
+
+class Screen:
+    """Stands for the page: what was displayed, what its one handle was given since, and a clock to set."""
+
+    def __init__(self, monkeypatch, watched):
+        self.displayed, self.updated, self.now = [], [], 1000.0
+        monkeypatch.setattr("IPython.display.display", self.display)
+        monkeypatch.setattr(plots, "shows_progress", lambda: watched)
+        monkeypatch.setattr(plots, "time", SimpleNamespace(monotonic=lambda: self.now))
+
+    def display(self, shown, display_id=None):
+        self.displayed.append((shown, display_id))
+        return SimpleNamespace(update=self.updated.append) if display_id else None
 
 
 # ---- pictures
@@ -177,6 +193,152 @@ def test_words_on_a_plane_differ_by_marker_as_well_as_colour():
     assert shapes[0].shape != shapes[1].shape
     with pytest.raises(ValueError, match="points must have shape"):
         scatter_words(ax, np.zeros((2, 2)), WORDS)
+
+
+# ---- two networks at play
+
+NUMBERS, TEXTS = [0.5, 1.5, 1.5, 3.0], ["the dog ran .", "a cat sat ."]
+
+
+@pytest.fixture
+def drawn(monkeypatch):
+    """The axes of each picture, as they were when it was made."""
+    seen, true = [], plots.picture
+    monkeypatch.setattr(plots, "_DPI", 30)  # small ones, soon drawn
+    monkeypatch.setattr(plots, "picture", lambda figure, alt: seen.append(figure) or true(figure, alt))
+    return seen
+
+
+def duel_view(**options):
+    return plots.DuelView("Two networks", "distance (nats)", "What   it shows", **options)
+
+
+def looks(view, screen, seconds, samples=NUMBERS):
+    """A look after each of some pauses."""
+    for i, pause in enumerate(seconds):
+        screen.now += pause
+        view.update(10 * i, [(1.0, 2.0)] * 10 * i, 1 / (i + 1), samples)
+
+
+def test_a_duel_nobody_looks_at_is_shown_once_at_its_end(monkeypatch, drawn):
+    screen, view = Screen(monkeypatch, watched=False), duel_view()
+    looks(view, screen, [0, 5, 5])
+    assert not drawn  # no time is lost on pictures
+    view.show()
+    ((shown, display_id),) = screen.displayed
+    assert display_id is None
+    assert not screen.updated
+    data, metadata = shown._repr_mimebundle_()
+    assert 'alt="What it shows"' in data["text/html"]
+    assert metadata["image/png"]["alt"] == "What it shows"
+    assert Image.open(io.BytesIO(shown.png)).format == "PNG"
+
+
+def test_course_quiet_stands_for_nobody(monkeypatch):
+    """By the package's own question, in a kernel."""
+    kernel = SimpleNamespace(get_ipython=lambda: SimpleNamespace(kernel=True))
+    monkeypatch.setitem(sys.modules, "IPython", SimpleNamespace(get_ipython=kernel.get_ipython))
+    for quiet, ids in (("1", [None]), ("", [True])):
+        monkeypatch.setenv("COURSE_QUIET", quiet)
+        shown = []
+        with monkeypatch.context() as patch:
+            display = SimpleNamespace(display=lambda *args, shown=shown, **kwargs: shown.append(kwargs))
+            patch.setitem(sys.modules, "IPython.display", display)
+            view = duel_view()
+            view.update(0, [], 1.0, NUMBERS)
+            if quiet:
+                view.show()
+        assert [kwargs["display_id"] for kwargs in shown] == ids
+
+
+def test_a_duel_that_is_watched_is_redrawn_in_its_place_once_a_second_at_most(monkeypatch, drawn):
+    screen, view = Screen(monkeypatch, watched=True), duel_view()
+    looks(view, screen, [0, 0.4, 0.5, 0.2, 0.9, 0.2, 3, 0])  # drawn at 0, 1.1, 2.2 and 5.2
+    assert len(drawn) == 4
+    ((_, display_id),) = screen.displayed
+    assert display_id
+    assert len(screen.updated) == 3
+    view.show()  # whenever that is
+    assert len(screen.displayed) == 1
+    assert len(screen.updated) == 4
+    assert all(isinstance(shown, Picture) for shown in screen.updated)
+
+
+@pytest.mark.parametrize("watched", [True, False])
+def test_every_look_of_a_duel_is_in_its_picture(monkeypatch, drawn, watched):
+    screen, view = Screen(monkeypatch, watched), duel_view()
+    looks(view, screen, [0, 0.1, 0.1])
+    view.show()
+    figure = drawn[-1]
+    losses, distance, samples = figure.axes
+    assert figure.get_suptitle() == "Two networks"
+    assert [(line.get_label(), set(line.get_ydata())) for line in losses.lines] == [
+        ("discriminator", {1.0}),
+        ("generator", {2.0}),
+    ]
+    assert [len(line.get_ydata()) for line in losses.lines] == [20, 20]
+    assert losses.get_legend()
+    (line,) = distance.lines
+    assert line.get_xydata().tolist() == [[0, 1], [10, 1 / 2], [20, 1 / 3]]
+    assert distance.get_ylabel() == "distance (nats)"
+    assert distance.get_ylim()[0] == 0
+    assert samples.axison
+    assert not plt.get_fignums()
+
+
+@pytest.mark.parametrize("kind", [list, np.array, torch.tensor, lambda row: torch.tensor(row)[:, None]])
+def test_numbers_are_counted(monkeypatch, drawn, kind):
+    """A density: the bars' areas are the numbers' shares."""
+    screen, view = Screen(monkeypatch, watched=False), duel_view()
+    looks(view, screen, [0], kind(NUMBERS))
+    view.show()
+    bars = drawn[-1].axes[2].patches
+    areas = [(bar.get_x(), bar.get_x() + bar.get_width(), bar.get_width() * bar.get_height()) for bar in bars]
+    found = [(low, high, area) for low, high, area in areas if area > 1e-9]
+    assert [area for *_, area in found] == pytest.approx([1 / 4, 1 / 2, 1 / 4])
+    for (low, high, _), x in zip(found, (0.5, 1.5, 3.0), strict=True):
+        assert low - 1e-6 <= x <= high + 1e-6
+
+
+def test_true_numbers_stand_beside_generated_ones(monkeypatch, drawn):
+    screen, view = Screen(monkeypatch, watched=False), duel_view(truth=torch.linspace(-9, -8, 50))
+    looks(view, screen, [0])
+    view.show()
+    axes = drawn[-1].axes[2]
+    assert [text.get_text() for text in axes.get_legend().get_texts()] == ["generated", "true"]
+    assert axes.get_xlim()[0] <= -9
+    assert axes.get_xlim()[1] >= 3
+
+
+def test_texts_are_written_out(monkeypatch, drawn):
+    screen, view = Screen(monkeypatch, watched=False), duel_view()
+    looks(view, screen, [0, 2], TEXTS)
+    view.show()
+    axes = drawn[-1].axes[2]
+    assert [text.get_text() for text in axes.texts] == ["\n".join(TEXTS)]
+    assert not axes.axison
+    assert not axes.patches
+
+
+@pytest.mark.parametrize("samples", [NUMBERS, TEXTS])
+@pytest.mark.parametrize("watched", [True, False])
+def test_before_the_first_step_a_duel_has_no_losses(monkeypatch, drawn, watched, samples):
+    Screen(monkeypatch, watched)
+    view = duel_view()
+    view.update(0, [], 0.7, samples)
+    view.show()
+    assert [len(line.get_ydata()) for line in drawn[-1].axes[0].lines] == [0, 0]
+    assert drawn[-1].axes[1].lines[0].get_xydata().tolist() == [[0, 0.7]]
+
+
+def test_what_was_shown_of_a_duel_does_not_grow_with_its_list(monkeypatch, drawn):
+    """`gan.duel` appends to one and the same list."""
+    Screen(monkeypatch, watched=False)
+    view, losses = duel_view(), [(1.0, 2.0)]
+    view.update(1, losses, 0.7, NUMBERS)
+    losses.append((3.0, 4.0))
+    view.show()
+    assert len(drawn[-1].axes[0].lines[0].get_ydata()) == 1
 
 
 # ---- the attention map
