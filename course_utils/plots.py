@@ -240,9 +240,16 @@ def seeds(ax: Axes, runs: Mapping[str, Sequence[float]], live: Mapping[str, floa
 class DuelView:
     """Two networks at play, redrawn while they train where somebody looks on: losses, distance, samples."""
 
-    def __init__(self, title: str, distance: str, alt: str) -> None:
-        """title: of the picture. distance: what is measured, with its unit. alt: of the last picture."""
-        self.title, self.distance, self.alt = title, distance, alt
+    def __init__(self, title: str, distance: str, alt: str, truth: Sequence[float] = ()) -> None:
+        """Name the picture.
+
+        Args:
+            title: of the whole.
+            distance: what is measured, with its unit.
+            alt: of the last picture.
+            truth: true samples, to be drawn behind generated numbers.
+        """
+        self.title, self.distance, self.alt, self.truth = title, distance, alt, truth
         self.steps, self.values, self.losses, self.samples = [], [], [], ()
         self._handle, self._drawn = None, 0.0
 
@@ -282,14 +289,19 @@ class DuelView:
         for row, name in zip(np.reshape(self.losses, (-1, 2)).T, ("discriminator", "generator"), strict=True):
             axes[0].plot(row, linewidth=0.8, label=name)
         axes[0].set(xlabel="step", ylabel="loss")
-        axes[0].legend(loc="upper right")
+        axes[0].legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=2, fontsize=8)
         axes[1].plot(self.steps, self.values)
         axes[1].set(xlabel="step", ylabel=self.distance, ylim=(0, None))
         if len(self.samples) and isinstance(self.samples[0], str):
             axes[2].axis("off")
             axes[2].text(0, 1, "\n".join(self.samples), va="top", fontsize=9, transform=axes[2].transAxes)
         else:
-            axes[2].hist(np.asarray(self.samples), bins=80)
-            axes[2].set(xlabel="x", ylabel="samples")
+            axes[2].hist(np.asarray(self.samples), bins=80, density=True, label="generated")
+            if len(self.truth):
+                axes[2].hist(
+                    np.asarray(self.truth), 80, density=True, histtype="step", color="black", label="true"
+                )
+            axes[2].set(xlabel="x", ylabel="density")
             axes[2].locator_params(axis="x", nbins=5)
+            axes[2].legend(fontsize=8)
         return picture(figure, self.alt)
