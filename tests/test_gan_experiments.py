@@ -190,8 +190,17 @@ def test_each_duel_on_the_line_begins_alike_and_goes_its_own_way(short_line):
 @pytest.mark.parametrize("name", nb05.LINES)
 def test_a_duel_on_the_line_plays_for_what_its_name_says(short_line, monkeypatch, name):
     """The generator's loss and the samples, by hand on the same draws; the seed reaches draws and weights."""
+    begun, true = [], gan.duel
+
+    def duel(G, D, *rest):
+        begun.extend([weights(G), weights(D)])
+        return true(G, D, *rest)
+
+    monkeypatch.setattr(gan, "duel", duel)
     calls = spied(monkeypatch, gan, "duel")
     nb05.line(name, 3)
+    assert torch.equal(begun[0], weights(nb05.network(nb05.NOISE, 6)))  # no two runs share a network
+    assert torch.equal(begun[1], weights(nb05.network(1, 7)))
     (((G, D, real, fake, loss, options, _), _, _),) = calls
     assert options == replace(nb05.LINES[name].duel, seed=3, every=50)
     assert torch.equal(real(generator(5)), nb05.mixture(128, generator(5)))
@@ -471,6 +480,8 @@ def test_a_generator_is_judged_by_its_true_distribution(monkeypatch, temperature
     """Of three places and three words all rows are listed; what is drawn lies within 5 standard errors."""
     monkeypatch.setattr(nb05, "language", lambda: LISTED)
     G, rows = gan.Generator(3, 8, 1), every_row(3, 3)
+    with torch.no_grad():
+        G.scores.weight *= 6  # surer of itself, so that a temperature tells
     log_g = nb05.log_likelihoods(G, nb05.one_hot(rows, 3), temperature)
     g = log_g.exp()
     assert g.sum().item() == pytest.approx(1, abs=1e-5)
@@ -486,7 +497,8 @@ def test_a_generator_is_judged_by_its_true_distribution(monkeypatch, temperature
         mean = (g * value).sum()
         error = ((g * (value - mean) ** 2).sum() / n).sqrt().item()
         assert row[name] == pytest.approx(mean.item(), abs=5 * error), name
-    assert row["different"] == len(rows)  # each comes a few times in 4,000
+    surely, perhaps = (n * g > 30).sum().item(), (n * g > 1e-6).sum().item()
+    assert surely <= row["different"] <= perhaps
 
 
 class Says(nn.Module):
