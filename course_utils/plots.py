@@ -247,7 +247,7 @@ class DuelView:
             title: of the whole.
             distance: what is measured, with its unit.
             alt: of the last picture.
-            truth: true samples, to be drawn behind generated numbers.
+            truth: true samples, to be outlined over generated numbers.
         """
         self.title, self.distance, self.alt, self.truth = title, distance, alt, truth
         self.steps, self.values, self.losses, self.samples = [], [], [], ()
@@ -296,10 +296,15 @@ class DuelView:
             axes[2].axis("off")
             axes[2].text(0, 1, "\n".join(self.samples), va="top", fontsize=9, transform=axes[2].transAxes)
         else:
-            axes[2].hist(np.asarray(self.samples), bins=80, density=True, label="generated")
+            axes[2].hist(np.asarray(self.samples, float), bins=80, density=True, label="generated")
             if len(self.truth):
                 axes[2].hist(
-                    np.asarray(self.truth), 80, density=True, histtype="step", color="black", label="true"
+                    np.asarray(self.truth, float),
+                    80,
+                    density=True,
+                    histtype="step",
+                    color="black",
+                    label="true",
                 )
             axes[2].set(xlabel="x", ylabel="density")
             axes[2].locator_params(axis="x", nbins=5)
