@@ -126,12 +126,14 @@ class Duel:
             raise ValueError(f"betas must be two numbers in [0, 1), got {self.betas}")
 
 
-def unseen(step: int, losses: Losses) -> None:
-    """Nobody watches."""
-
-
 def duel(
-    G: nn.Module, D: nn.Module, real: Draws, fake: Draws, loss: Draws, options: Duel, watch: Watch = unseen
+    G: nn.Module,
+    D: nn.Module,
+    real: Draws,
+    fake: Draws,
+    loss: Draws,
+    options: Duel,
+    watch: Watch | None = None,
 ) -> Losses:
     """Let two networks learn against each other, in turn.
 
@@ -152,13 +154,14 @@ def duel(
     draw, losses, d = generator(options.seed), [], torch.tensor(0.0)
     g_step, d_step = stepper(G, options.lr, options), stepper(D, options.d_lr, options)
     for step in range(options.steps):
-        if step % options.every == 0:
+        if watch and step % options.every == 0:
             watch(step, losses)
         for _ in range(options.d_steps + (0 if step else options.head_start)):
             d = d_step(discriminator_loss(D(real(draw)), D(fake(draw).detach())))
         g = g_step(loss(draw))
         losses.append((d.item(), g.item()))
-    watch(options.steps, losses)
+    if watch:
+        watch(options.steps, losses)
     return losses
 
 

@@ -317,7 +317,7 @@ class Held:
         self.calls = spied(monkeypatch, gan, "duel", result=[])
         self.G, self.D = gan.Generator(V, 6, 0), gan.Discriminator(V, 6, seed=1).eval()  # no dropout
         self.known = sentences(40, 1)
-        nb05.play(self.G, self.D, self.known, method, seed, gan.unseen)
+        nb05.play(self.G, self.D, self.known, method, seed, None)
         (((G, D, self.real, self.fake, self.loss, self.options, self.watch), _, _),) = self.calls
         assert G is self.G
         assert D is self.D
@@ -332,7 +332,7 @@ def test_a_duel_over_sentences_shows_known_ones_and_written_ones(brief, monkeypa
     method = short(method)
     held = Held(monkeypatch, method, seed=4)
     assert held.options == replace(method.duel, seed=4)
-    assert held.watch is gan.unseen
+    assert held.watch is None
     real, fake = held.real(generator(0)), held.fake(generator(0))
     assert real.shape == fake.shape == (8, T, V)
     known = {tuple(row) for row in held.known.argmax(dim=-1).tolist()}
@@ -418,7 +418,7 @@ def test_a_duel_begins_with_what_was_learnt(brief, monkeypatch, likelihood):
 
     monkeypatch.setattr(nb05, "play", play)
     G = gan.Generator(V, 8, 0)
-    assert nb05.trained(G, known, held, method, 3, gan.unseen) is G
+    assert nb05.trained(G, known, held, method, 3, None) is G
     if likelihood:
         nb05.learn(alone, known, held, method, 3)
         assert not torch.equal(weights(alone), weights(gan.Generator(V, 8, 0)))
@@ -427,14 +427,14 @@ def test_a_duel_begins_with_what_was_learnt(brief, monkeypatch, likelihood):
     assert torch.equal(judge, weights(gan.Discriminator(V, 8, seed=7)))
     assert same
     assert played == replace(method, duel=replace(method.duel, every=3))
-    assert (seed, watch) == (3, gan.unseen)
+    assert (seed, watch) == (3, None)
 
 
 def test_without_a_duel_there_is_no_second_network(brief, monkeypatch):
     monkeypatch.setattr(nb05, "play", None)
     monkeypatch.setattr(gan, "Discriminator", None)
     G = gan.Generator(V, 8, 0)
-    nb05.trained(G, sentences(60, 1), sentences(30, 2), nb05.Method(5), 0, gan.unseen)
+    nb05.trained(G, sentences(60, 1), sentences(30, 2), nb05.Method(5), 0, None)
     assert not torch.equal(weights(G), weights(gan.Generator(V, 8, 0)))
 
 

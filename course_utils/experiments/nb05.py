@@ -197,7 +197,7 @@ def learn(G: nn.Module, known: torch.Tensor, held: torch.Tensor, method: Method,
 
 
 def play(
-    G: nn.Module, D: nn.Module, known: torch.Tensor, method: Method, seed: int, watch: gan.Watch
+    G: nn.Module, D: nn.Module, known: torch.Tensor, method: Method, seed: int, watch: gan.Watch | None = None
 ) -> None:
     """The duel of a method over sentences (n, T, V)."""
     T = known.shape[1]
@@ -320,7 +320,12 @@ def text(name: str, seed: int, setting: tuple | float | None = None, threads: in
 
 
 def trained(
-    G: nn.Module, known: torch.Tensor, held: torch.Tensor, method: Method, seed: int, watch: gan.Watch
+    G: nn.Module,
+    known: torch.Tensor,
+    held: torch.Tensor,
+    method: Method,
+    seed: int,
+    watch: gan.Watch | None = None,
 ) -> nn.Module:
     """Train a generator by a method on sentences (n, T, V), with 20 looks at its duel, and return it."""
     if method.likelihood:
@@ -431,7 +436,7 @@ def story(name: str, seed: int, threads: int = 1) -> Row:
     known, held = one_hot(data.known, STORY_V), one_hot(data.held, STORY_V)
     G = gan.Generator(STORY_V, STORY_C, 2 * seed)
     with fixed_threads(threads):
-        trained(G, known, held[:1000], METHODS[name], seed, gan.unseen)
+        trained(G, known, held[:1000], METHODS[name], seed)
         row = {"nll_test": round(-log_likelihoods(G, held[1000:]).mean().item(), 4)}
         for name, t in (("as trained", 1.0), ("at temperature 0.7", 0.7)):
             with torch.no_grad():
