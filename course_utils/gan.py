@@ -38,7 +38,7 @@ __taught__ = [
 
 Draws = Callable[[torch.Generator], torch.Tensor]  # from a source of random numbers to samples, or a loss
 Losses = list[tuple[float, float]]  # the discriminator's and the generator's, of each step
-Watch = Callable[[int, Losses], object]
+Watch = Callable[[int, Losses], object] | None  # who looks on, told the step and the losses so far
 Choose = Callable[[torch.Tensor], torch.Tensor]  # logits (B, V) → a word each, (B, V)
 
 
@@ -127,13 +127,7 @@ class Duel:
 
 
 def duel(
-    G: nn.Module,
-    D: nn.Module,
-    real: Draws,
-    fake: Draws,
-    loss: Draws,
-    options: Duel,
-    watch: Watch | None = None,
+    G: nn.Module, D: nn.Module, real: Draws, fake: Draws, loss: Draws, options: Duel, watch: Watch = None
 ) -> Losses:
     """Let two networks learn against each other, in turn.
 

@@ -623,7 +623,7 @@ def test_a_run_on_the_stories_measures_what_it_says(few_words, other_threads, mo
     for part in ("as trained", "at temperature 0.7"):
         check_read(row[part], n=1000)
     assert row["as trained"] != row["at temperature 0.7"]
-    (((G, known, held, method, seed, _), _, _),) = calls
+    (((G, known, held, method, seed), _, _),) = calls
     assert torch.equal(known.argmax(dim=-1), few_words.known)
     assert torch.equal(held.argmax(dim=-1), few_words.held[:1000])
     assert (method, seed) == (nb05.METHODS[name], 0)

@@ -127,7 +127,7 @@ def lines() -> Iterator[Task]:
 KNOWN, HELD, BATCH = 2_000, 1_000, 64
 WRITTEN, ALIKE = 2_000, 200  # sentences each model writes to be judged; of these, for self-BLEU
 TEMPERATURES = (0.5, 0.6, 0.7, 0.8, 0.9, 1.0, 1.1, 1.25)
-# Likelihood is drawn to these too, until it writes as few sentences as any GAN.
+# Likelihood is drawn at these too, far enough to enter the GANs' part of the plane.
 COLDER = (0.15, 0.2, 0.25, 0.3, 0.35, 0.4, 0.45)
 
 
@@ -197,7 +197,7 @@ def learn(G: nn.Module, known: torch.Tensor, held: torch.Tensor, method: Method,
 
 
 def play(
-    G: nn.Module, D: nn.Module, known: torch.Tensor, method: Method, seed: int, watch: gan.Watch | None = None
+    G: nn.Module, D: nn.Module, known: torch.Tensor, method: Method, seed: int, watch: gan.Watch = None
 ) -> None:
     """The duel of a method over sentences (n, T, V)."""
     T = known.shape[1]
@@ -325,7 +325,7 @@ def trained(
     held: torch.Tensor,
     method: Method,
     seed: int,
-    watch: gan.Watch | None = None,
+    watch: gan.Watch = None,
 ) -> nn.Module:
     """Train a generator by a method on sentences (n, T, V), with 20 looks at its duel, and return it."""
     if method.likelihood:
