@@ -15,6 +15,7 @@ from torch import nn
 
 from course_utils.grammar import END
 from course_utils.lstm import LSTMCell, Recurrent, as_torch
+from course_utils.optim import check_ranges
 from course_utils.runtime import generator
 
 __taught__ = [
@@ -115,12 +116,7 @@ class Duel:
         for name in ("steps", "d_steps", "head_start", "every", "seed"):
             if not isinstance(getattr(self, name), int):
                 raise ValueError(f"{name} must be a whole number, got {getattr(self, name)!r}")
-        for name in ("steps", "lr", "d_lr", "clip", "every"):
-            if not getattr(self, name) > 0:
-                raise ValueError(f"{name} must be above 0, got {getattr(self, name)}")
-        for name in ("d_steps", "head_start", "seed"):
-            if getattr(self, name) < 0:
-                raise ValueError(f"{name} must be at least 0, got {getattr(self, name)}")
+        check_ranges(self, ("steps", "lr", "d_lr", "clip", "every"), ("d_steps", "head_start", "seed"))
         pair = isinstance(self.betas, tuple) and len(self.betas) == 2
         if not pair or not all(0 <= beta < 1 for beta in self.betas):
             raise ValueError(f"betas must be two numbers in [0, 1), got {self.betas}")

@@ -10,6 +10,16 @@ import torch
 __taught__ = ["cross_entropy", "SGD", "Adam", "warmup_cosine"]
 
 
+def check_ranges(options: object, above: Iterable[str], at_least: Iterable[str]) -> None:
+    """Raises ValueError unless attributes named in `above` are above 0, and those in `at_least` no less."""
+    for name in above:
+        if not getattr(options, name) > 0:
+            raise ValueError(f"{name} must be above 0, got {getattr(options, name)}")
+    for name in at_least:
+        if not getattr(options, name) >= 0:
+            raise ValueError(f"{name} must be at least 0, got {getattr(options, name)}")
+
+
 def cross_entropy(logits: torch.Tensor, targets: torch.Tensor, smoothing: float = 0.0) -> torch.Tensor:
     """Mean of -Σ_j y_j log p_j, y being one-hot, or that with a share of it spread over all V tokens.
 

@@ -1,4 +1,4 @@
-"""Pictures: a style safe in grey and for colour-blind eyes, alt text that travels, two kinds of plot."""
+"""Pictures: a style safe in grey and for colour-blind eyes, alt text that travels, plots, a live view."""
 
 from __future__ import annotations
 

@@ -20,7 +20,7 @@ from safetensors.torch import save_file
 from torch import nn
 from tqdm.auto import tqdm
 
-from course_utils.optim import warmup_cosine
+from course_utils.optim import check_ranges, warmup_cosine
 from course_utils.runtime import generator, shows_progress
 
 __taught__ = ["shuffled", "train", "descend", "windows", "next_token_loss"]
@@ -63,12 +63,7 @@ class Options:
 
     def __post_init__(self) -> None:
         """Refuse what cannot train."""
-        for name in ("steps", "lr", "clip", "every"):
-            if not getattr(self, name) > 0:
-                raise ValueError(f"{name} must be above 0, got {getattr(self, name)}")
-        for name in ("warmup", "weight_decay", "patience"):
-            if not getattr(self, name) >= 0:
-                raise ValueError(f"{name} must be at least 0, got {getattr(self, name)}")
+        check_ranges(self, ("steps", "lr", "clip", "every"), ("warmup", "weight_decay", "patience"))
         for name in ("steps", "warmup", "seed", "every", "patience"):
             if getattr(self, name) % 1 != 0:
                 raise ValueError(f"{name} must be a whole number, got {getattr(self, name)}")

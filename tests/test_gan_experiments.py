@@ -908,3 +908,9 @@ def test_stored_sentences_of_the_stories_are_read_as_promised():
         check_read(part, 1000, nb05.SHOWN, words={w for text in part["sentences"] for w in text.split()})
         assert all(len(text.split()) <= nb05.STORY_T for text in part["sentences"])
     assert all(3 <= len(text.split()) < nb05.STORY_T for text in true["as trained"]["sentences"])
+
+
+@pytest.mark.parametrize("run", [nb05.line, nb05.text, nb05.story])
+def test_a_run_nobody_knows_is_named(run):
+    with pytest.raises(ValueError, match=r"name must be one of .*; .*, got 'nobody'"):
+        run("nobody", 0)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 
 import torch
@@ -20,3 +20,9 @@ def fixed_threads(threads: int) -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(before)
+
+
+def check_name(argument: str, name: str, known: Iterable[str]) -> None:
+    """Raises ValueError where there is nothing of that name."""
+    if name not in known:
+        raise ValueError(f"{argument} must be one of {'; '.join(known)}, got {name!r}")

@@ -21,7 +21,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from course_utils import bpe, lstm
-from course_utils.experiments import Row, Task, fixed_threads
+from course_utils.experiments import Row, Task, check_name, fixed_threads
 from course_utils.generation import greedy
 from course_utils.ngram import KneserNey, transition_matrix
 from course_utils.runtime import generator
@@ -149,12 +149,6 @@ def story_model(
         history = train(model, windows(data.train, BATCH, T, seed), next_token_loss, options, check)
         row = scored(losses(model, data.windows))
     return cost(model, name, steps) | row | course(history, options)
-
-
-def check_name(argument: str, name: str, known: dict) -> None:
-    """Raises ValueError where there is nothing of that name."""
-    if name not in known:
-        raise ValueError(f"{argument} must be one of {'; '.join(known)}, got {name!r}")
 
 
 def cost(model: nn.Module, name: str, steps: int) -> Row:

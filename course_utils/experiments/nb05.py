@@ -1,5 +1,5 @@
-"""Notebook 05's and 05b's long runs: two networks on a line, and six ways to learn a language whose truth is
-known, then short sentences from the stories.
+"""Notebook 05's and 05b's long runs: two networks on a line, and eight ways to learn a language whose truth
+is known, then short sentences from the stories.
 
 Step sizes are the best of a grid at a seed that is not reported; the grid's rows are stored too. One thread
 each, so that a run is the same again on the same machine.
@@ -20,7 +20,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from course_utils import gan, metrics, ngram
-from course_utils.experiments import Row, Task, fixed_threads
+from course_utils.experiments import Row, Task, check_name, fixed_threads
 from course_utils.grammar import END, Language
 from course_utils.runtime import generator
 from course_utils.splits import story_split
@@ -96,7 +96,11 @@ def line(name: str, seed: int, threads: int = 1) -> Row:
 
     Returns:
         wasserstein and modes at the end, and course: [step, wasserstein, modes] every 50 steps.
+
+    Raises:
+        ValueError: no such duel.
     """
+    check_name("name", name, LINES)
     kind, course = LINES[name], []
     G, D = network(NOISE, 2 * seed), network(1, 2 * seed + 1)
     B = 128
@@ -238,17 +242,21 @@ def log_likelihoods(G: nn.Module, y: torch.Tensor, temperature: float = 1.0) -> 
 
 
 @torch.no_grad()
+def sampled(G: nn.Module, n: int, T: int, temperature: float) -> torch.Tensor:
+    """n sentences a generator writes at a temperature, (n, T, V), from the same random numbers each time."""
+    choose = partial(gan.sample_word, draw=generator(555), temperature=temperature)
+    return gan.write(G, gan.start(n, G), T, choose)
+
+
+@torch.no_grad()
 def judged(G: nn.Module, temperature: float = 1.0, n: int = WRITTEN) -> Row:
     """A generator's distances from the truth, and what its sentences are like: `Language.distances`,
     nll_oracle (nats of one of its sentences under the judge), entropy (nats), and `variety` of n sentences.
     """
     L = language()
-    V, T = len(L.words), L.ids.shape[1]
-    y = gan.write(
-        G, gan.start(n, G), T, partial(gan.sample_word, draw=generator(555), temperature=temperature)
-    )
+    y = sampled(G, n, L.ids.shape[1], temperature)
     ids = y.argmax(dim=-1)
-    row = L.distances(log_likelihoods(G, one_hot(L.ids, V), temperature))
+    row = L.distances(log_likelihoods(G, one_hot(L.ids, len(L.words)), temperature))
     row["nll_oracle"] = L.surprise(ids).mean().item()
     row["entropy"] = -log_likelihoods(G, y, temperature).mean().item()
     row |= variety(L.spell(ids))
@@ -299,7 +307,11 @@ def text(name: str, seed: int, setting: tuple | float | None = None, threads: in
     Returns:
         with a setting, `Language.distances`; else `judged` at temperature 1, course ([step, js,
         grammatical]), and temperatures: `judged` at each.
+
+    Raises:
+        ValueError: no such method.
     """
+    check_name("name", name, METHODS)
     method, L = configured(METHODS[name], setting), language()
     V, course = len(L.words), []
     known, held = (one_hot(L.draw(n, generator(k)), V) for k, n in ((1, KNOWN), (2, HELD)))
@@ -315,8 +327,9 @@ def text(name: str, seed: int, setting: tuple | float | None = None, threads: in
             found = L.distances(log_likelihoods(G, one_hot(L.ids, V)))
             return {name: round(value, 4) for name, value in found.items()}
         degrees = TEMPERATURES if method.duel else COLDER + TEMPERATURES
-        temperatures = [{"temperature": t} | judged(G, t) for t in degrees]
-        return judged(G) | {"course": course, "temperatures": temperatures}
+        found = {t: judged(G, t) for t in degrees}
+        temperatures = [{"temperature": t} | row for t, row in found.items()]
+        return found[1.0] | {"course": course, "temperatures": temperatures}
 
 
 def trained(
@@ -431,7 +444,11 @@ def story(name: str, seed: int, threads: int = 1) -> Row:
 
     Returns:
         nll_test (nats of a held-out sentence), and `read` of 1,000 of its own at temperatures 1 and 0.7.
+
+    Raises:
+        ValueError: no such method.
     """
+    check_name("name", name, STORY_METHODS)
     data = short_sentences()
     known, held = one_hot(data.known, STORY_V), one_hot(data.held, STORY_V)
     G = gan.Generator(STORY_V, STORY_C, 2 * seed)
@@ -439,9 +456,7 @@ def story(name: str, seed: int, threads: int = 1) -> Row:
         trained(G, known, held[:1000], METHODS[name], seed)
         row = {"nll_test": round(-log_likelihoods(G, held[1000:]).mean().item(), 4)}
         for name, t in (("as trained", 1.0), ("at temperature 0.7", 0.7)):
-            with torch.no_grad():
-                choose = partial(gan.sample_word, draw=generator(555), temperature=t)
-                row[name] = read(gan.write(G, gan.start(1000, G), STORY_T, choose).argmax(dim=-1))
+            row[name] = read(sampled(G, 1000, STORY_T, t).argmax(dim=-1))
     return row
 
 
