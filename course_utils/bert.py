@@ -1,0 +1,310 @@
+"""BERT from the course's own encoder: WordPiece, the real weights, and a head that fills in hidden words.
+
+Source: Devlin et al., "BERT: Pre-training of deep bidirectional Transformers for language understanding",
+NAACL 2019, arXiv:1810.04805; the sections named here. `python -m course_utils.bert` trains the stored head.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Callable, Container, Sequence
+from dataclasses import asdict, replace
+from datetime import date
+from typing import TYPE_CHECKING, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from safetensors.torch import load_file, save_file
+from torch import nn
+from torch.nn.utils.rnn import pad_sequence
+
+from course_utils import corpora, pretrained
+from course_utils.attention import padding_mask
+from course_utils.runtime import DATA, cache_dir, device, generator
+from course_utils.training import History, Options, shuffled, train
+from course_utils.transformer import Config, Encoder
+
+if TYPE_CHECKING:
+    from transformers import BertConfig, BertModel, PreTrainedTokenizerBase
+
+__taught__ = ["wordpiece", "from_bert", "all_states", "hide_words", "MaskedWordHead"]
+
+LONGEST_WORD = 100  # letters; BERT's own limit
+# Our names of the weights, and BERT's.
+NAMES = {
+    "embedding.tokens.": "embeddings.word_embeddings.",
+    "embedding.positions": "embeddings.position_embeddings.weight",
+    "embedding.segments.": "embeddings.token_type_embeddings.",
+    "embedding.norm.": "embeddings.LayerNorm.",
+    "stack.layers.": "encoder.layer.",
+    "self_attention.out.": "attention.output.dense.",
+    "self_attention.": "attention.self.",
+    "around_self.norm.": "attention.output.LayerNorm.",
+    "around_feed_forward.norm.": "output.LayerNorm.",
+    "feed_forward.inner.": "intermediate.dense.",
+    "feed_forward.outer.": "output.dense.",
+}
+FOLDER = DATA / "models" / "masked_words"
+PIECES = 64  # a training text's longest
+BATCH = 64
+OPTIONS = Options(steps=1_500, lr=1e-3, warmup=100, betas=(0.9, 0.999), every=250)
+
+
+def wordpiece(word: str, vocabulary: Container[str], unknown: str = "[UNK]") -> list[str]:
+    """A word cut from the left into the longest pieces the vocabulary has; ## marks those that go on.
+
+    Returns:
+        The pieces; `unknown` alone where what is left begins with no piece, or the word is over-long.
+
+    Source: section 3 (Input/Output Representations); Wu et al. 2016, arXiv:1609.08144, section 4.1.
+    """
+    pieces, start = [], 0
+    while start < len(word):
+        for end in range(len(word), start, -1):  # the longest first
+            piece = ("##" if start else "") + word[start:end]
+            if piece in vocabulary:
+                break
+        else:
+            return [unknown]
+        pieces.append(piece)
+        start = end
+    return pieces if len(word) <= LONGEST_WORD else [unknown]
+
+
+def bert_config(theirs: BertConfig) -> Config:
+    """The course's config of a BERT.
+
+    Raises:
+        ValueError: an activation or positions that our parts do not have.
+    """
+    if theirs.hidden_act != "gelu" or getattr(theirs, "position_embedding_type", "absolute") != "absolute":
+        raise ValueError(f"theirs must be a BERT with gelu and absolute positions, got {theirs.hidden_act}")
+    return Config(
+        V=theirs.vocab_size,
+        T=theirs.max_position_embeddings,
+        C=theirs.hidden_size,
+        nh=theirs.num_attention_heads,
+        layers=theirs.num_hidden_layers,
+        hidden=theirs.intermediate_size,
+        dropout=theirs.hidden_dropout_prob,
+        norm="post",
+        positions="learned",
+        activation="gelu",
+        scale=False,
+        segments=theirs.type_vocab_size,
+        norm_embedding=True,
+        eps=theirs.layer_norm_eps,
+    )
+
+
+def bert_name(name: str) -> str:
+    """What BERT calls a weight of ours."""
+    for ours, theirs in NAMES.items():
+        name = name.replace(ours, theirs)
+    return name
+
+
+@torch.no_grad()
+def from_bert(theirs: BertModel) -> Encoder:
+    """Our encoder with a BERT's sizes and weights, in evaluation mode.
+
+    It has no pooler, and no dropout of the attention weights.
+
+    Raises:
+        ValueError: as `bert_config`.
+    """
+    encoder = Encoder(bert_config(theirs.config))
+    tensors = theirs.state_dict()
+    for name, p in encoder.named_parameters():
+        p.copy_(tensors[bert_name(name)])
+    return encoder.to(device()).eval()
+
+
+@torch.no_grad()
+def to_bert(encoder: Encoder, theirs: BertModel) -> BertModel:
+    """Our weights copied into a BERT of that size, as `transformers` knows how to store it."""
+    tensors = theirs.state_dict()
+    for name, p in encoder.named_parameters():
+        tensors[bert_name(name)].copy_(p)
+    return theirs
+
+
+def all_states(encoder: Encoder, ids: torch.Tensor, mask=None, segments=None) -> list[torch.Tensor]:
+    """The states (B, T, C) after the embedding and after each layer: layers + 1 of them."""
+    states = [encoder.embedding(ids, segments=segments)]  # (B, T, C)
+    for layer in encoder.stack.layers:
+        states.append(layer(states[-1], mask=mask))
+    return states
+
+
+# --- hidden words -------------------------------------------------------------------------------------------
+
+
+def hide_words(
+    ids: torch.Tensor, words: torch.Tensor, mask_id: int, V: int, draw: torch.Generator, share: float = 0.15
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Choose tokens to be guessed: of ten, eight become [MASK], one a random token, one stays.
+
+    Args:
+        ids: (B, T).
+        words: (B, T) bool, the tokens that may be chosen: neither padding nor [CLS] nor [SEP].
+        mask_id: of [MASK].
+        V: random tokens are drawn from all V.
+        draw: a CPU generator.
+        share: of the words that are chosen.
+
+    Returns:
+        what the model sees, (B, T), and what it has to guess, (B, T) bool.
+
+    Source: section 3.1, task 1; appendix A.1.
+    """
+    guess = (torch.rand(ids.shape, generator=draw) < share) & words  # (B, T)
+    fate = torch.rand(ids.shape, generator=draw)
+    random = torch.randint(V, ids.shape, generator=draw)
+    seen = torch.where(guess & (fate < 0.8), mask_id, ids)
+    return torch.where(guess & (fate >= 0.9), random, seen), guess
+
+
+class MaskedWordHead(nn.Module):
+    """Which word stood here: dense, GELU and norm, then a score for each token by its own vector.
+
+    Source: section 3.1; the transform is the one of the authors' published code.
+    """
+
+    def __init__(self, V: int, C: int, eps: float = 1e-12, seed: int = 0) -> None:
+        """seed: of the dense layer's weights."""
+        super().__init__()
+        self.dense, self.norm = nn.Linear(C, C), nn.LayerNorm(C, eps)
+        self.bias = nn.Parameter(torch.zeros(V))
+        nn.init.xavier_uniform_(self.dense.weight, generator=generator(seed))
+        nn.init.zeros_(self.dense.bias)
+
+    def forward(self, states: torch.Tensor, tokens: torch.Tensor) -> torch.Tensor:
+        """States (..., C) and the encoder's token vectors (V, C) → logits (..., V)."""
+        return self.norm(F.gelu(self.dense(states))) @ tokens.T + self.bias
+
+
+class Guesses(NamedTuple):
+    """What the head learns from: states (N, C) at N hidden places, and the tokens (N,) that stood there."""
+
+    states: torch.Tensor
+    targets: torch.Tensor
+
+
+class Passages:
+    """Texts as padded tokens of which some are hidden, and the frozen encoder's states at those."""
+
+    def __init__(
+        self, encoder: Encoder, tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], pieces: int = PIECES
+    ) -> None:
+        """Cut each text into stretches of at most `pieces` tokens, [CLS] and [SEP] included."""
+        rows = tokenizer(list(texts), add_special_tokens=False, verbose=False).input_ids
+        n, first, last = pieces - 2, tokenizer.cls_token_id, tokenizer.sep_token_id
+        cut = [[first, *row[i : i + n], last] for row in rows for i in range(0, len(row), n)]
+        self.rows = [torch.tensor(row) for row in cut if len(row) > 9]  # a stray heading tells nothing
+        self.lengths = torch.tensor([len(row) for row in self.rows])
+        self.encoder, self.mask_id, self.V = encoder, tokenizer.mask_token_id, encoder.embedding.V
+
+    @torch.no_grad()
+    def guesses(self, indices: torch.Tensor, seed: int) -> Guesses:
+        """These stretches with words hidden by that seed, read by the encoder."""
+        ids = pad_sequence([self.rows[i] for i in indices.tolist()], batch_first=True)  # (B, T)
+        lengths = self.lengths[indices]
+        place = torch.arange(ids.shape[1])
+        words = (place > 0) & (place < lengths[:, None] - 1)  # (B, T)
+        seen, guess = hide_words(ids, words, self.mask_id, self.V, generator(seed))
+        mask = padding_mask(lengths, ids.shape[1])
+        states = self.encoder(seen.to(device()), mask.to(device()))
+        return Guesses(states[guess.to(device())], ids[guess].to(device()))
+
+    def batches(self, B: int = BATCH, seed: int = 0) -> Callable[[int], Guesses]:
+        """From the step to its batch; each epoch hides other words."""
+        order = shuffled(len(self.rows), B, seed, self.lengths)
+        return lambda step: self.guesses(order(step), seed * 1_000_003 + step)
+
+    def held(self, seed: int = 0) -> list[Guesses]:
+        """All stretches once, in batches of 64."""
+        parts = self.lengths.argsort(stable=True).split(64)
+        return [self.guesses(part, seed * 1_000_003 + i) for i, part in enumerate(parts)]
+
+
+def guess_loss(tokens: torch.Tensor) -> Callable[[MaskedWordHead, Guesses], torch.Tensor]:
+    """Mean cross-entropy of the hidden words in nats, as a function of head and batch."""
+    return lambda head, batch: F.cross_entropy(head(batch.states, tokens), batch.targets)
+
+
+@torch.no_grad()
+def guess_scores(head: MaskedWordHead, tokens: torch.Tensor, held: Sequence[Guesses]) -> dict[str, float]:
+    """How well hidden words are guessed: n, nats a word, share right at the first and among five guesses."""
+    n = nats = first = five = 0
+    for batch in held:
+        logits = head(batch.states, tokens)  # (N, V)
+        nats += F.cross_entropy(logits, batch.targets, reduction="sum").item()
+        right = logits.topk(5).indices == batch.targets[:, None]  # (N, 5)
+        first, five, n = first + right[:, 0].sum().item(), five + right.sum().item(), n + len(right)
+    return {"n": n, "nats": nats / n, "first": first / n, "five": five / n}
+
+
+def paragraphs(split: str) -> list[str]:
+    """WikiText-2's paragraphs of a side, headings left out."""
+    return [line for article in corpora.wikitext2(split) for line in article.split("\n") if len(line) > 40]
+
+
+def load_head() -> MaskedWordHead:
+    """The stored head, for the embedded encoder, in evaluation mode."""
+    weights = load_file(FOLDER / "head.safetensors")
+    head = MaskedWordHead(len(weights["bias"]), len(weights["dense.bias"]))
+    head.load_state_dict(weights)
+    return head.to(device()).eval()
+
+
+def card() -> dict:
+    """What is known of the stored head: data, options, scores, versions."""
+    return json.loads((FOLDER / "card.json").read_text("utf-8"))
+
+
+def save_head(head: MaskedWordHead, options: Options, history: History, known: dict) -> None:
+    """Store the head's weights and how they came about."""
+    FOLDER.mkdir(parents=True, exist_ok=True)
+    weights = {name: p.detach().cpu().contiguous() for name, p in head.named_parameters()}
+    save_file(weights, FOLDER / "head.safetensors")
+    card = {
+        "command": "python -m course_utils.bert",
+        "licence": "trained on WikiText-2, CC BY-SA 4.0, on states of all-MiniLM-L6-v2, Apache-2.0",
+        "options": {k: v for k, v in asdict(options).items() if k != "checkpoint"},
+        "stretches a batch": BATCH,
+        "torch": torch.__version__,
+        "date": date.today().isoformat(),
+        "valid": history.valid,
+    } | known
+    (FOLDER / "card.json").write_text(json.dumps(card, indent=1) + "\n", "utf-8")
+
+
+def train_head(options: Options) -> tuple[MaskedWordHead, History, dict]:
+    """Train a head for the embedded encoder; its scores on the test side."""
+    bert = pretrained.load("bert")
+    encoder = from_bert(bert.model).requires_grad_(False)
+    tokens = encoder.embedding.tokens.weight
+    sides = {side: Passages(encoder, bert.tokenizer, paragraphs(side)) for side in ("train", "valid", "test")}
+    held = sides["valid"].held()
+    head = MaskedWordHead(*tokens.shape).to(device())
+    validate = lambda head: guess_scores(head, tokens, held)["nats"]  # noqa: E731
+    history = train(head, sides["train"].batches(), guess_loss(tokens), options, validate)
+    return head, history, {"test": guess_scores(head, tokens, sides["test"].held())}
+
+
+def main() -> None:
+    """Train the head, and store it when all its steps are done."""
+    parser = argparse.ArgumentParser(prog="python -m course_utils.bert", description=__doc__.splitlines()[0])
+    parser.add_argument("--steps", type=int, default=OPTIONS.steps)
+    steps = parser.parse_args().steps
+    options = replace(OPTIONS, steps=steps, checkpoint=cache_dir() / "masked_words.safetensors")
+    head, history, known = train_head(options)
+    print(f"{len(history.loss)} steps, validation {history.valid[-1][1]:.3f} nats a word")
+    if len(history.loss) == steps:
+        save_head(head, options, history, known)
+
+
+if __name__ == "__main__":
+    main()
