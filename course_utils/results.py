@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from course_utils import runtime
-from course_utils.experiments import Task, nb01, nb03, nb03b, nb04, nb04b, nb05
+from course_utils.experiments import Task, nb01, nb03, nb03b, nb04, nb04b, nb05, nb06
 from course_utils.experiments.nb01 import CBOW, SKIP_GRAM
 
 __all__ = ["CBOW", "EXPERIMENTS", "SKIP_GRAM", "Experiment", "load", "run"]
@@ -32,6 +32,7 @@ class Experiment(NamedTuple):
     packages: tuple[str, ...]
 
 
+TUNING = ("numpy", "scikit-learn", "tokenizers", "torch", "transformers")
 EXPERIMENTS = {
     "word_vectors": Experiment(nb01.word_vectors, ("gensim", "numpy", "scipy", "scikit-learn", "torch")),
     "ablations": Experiment(nb03.ablations, ("numpy", "sacrebleu", "tokenizers", "torch")),
@@ -43,6 +44,10 @@ EXPERIMENTS = {
     "gan_line": Experiment(nb05.lines, ("numpy", "scipy", "torch")),
     "gan_text": Experiment(nb05.texts, ("numpy", "sacrebleu", "torch")),
     "gan_stories": Experiment(nb05.stories, ("numpy", "sacrebleu", "torch")),
+    "tuning_search": Experiment(nb06.search, TUNING),
+    "tuning": Experiment(nb06.tunings, TUNING),
+    "few_labels": Experiment(nb06.curve, TUNING),
+    "other_tasks": Experiment(nb06.transfers, TUNING),
     "reviews": Experiment(nb04b.classifications, ("numpy", "scikit-learn", "torch")),
 }
 

@@ -1,4 +1,4 @@
-"""Notebook 06b's runs: one encoder on film reviews, trained in five ways, on few labels and many, on other tasks.
+"""Notebook 06b's runs: an encoder on film reviews, trained in five ways, with few labels, on other tasks.
 
 Each run is a fixed number of passes with the learning rate going down to 0; step size and passes of each way
 were chosen on the validation side, at a seed of their own (`SEARCH`).
@@ -10,20 +10,32 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import cache, partial
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import torch
+from sklearn.feature_extraction.text import TfidfVectorizer
+from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import f1_score
+from sklearn.pipeline import Pipeline, make_pipeline
 
-from course_utils import pretrained, tuning
+from course_utils import corpora, pretrained, sentiment, splits, tuning
 from course_utils.bert import bert_config, from_bert
 from course_utils.experiments import Row, Task, check_name, fixed_threads, nb04b
 from course_utils.runtime import device, generator
 from course_utils.training import Options, train
 from course_utils.transformer import Encoder
 
+if TYPE_CHECKING:
+    import pandas as pd
+
 SEEDS = range(5)
+FEWER = range(3)  # of runs that take minutes
 SEARCH = 100  # the seed of the search
 BATCH = 32
+SIZES = (50, 100, 200, 500, 1000, 2000)
+TASKS = ("questions", "products", "tweets", "news")
+FRACTIONS = {"train": 0.70, "valid": 0.15, "test": 0.15}
 
 
 @dataclass(frozen=True)
@@ -50,8 +62,16 @@ METHODS = {
     "top two layers": Method(2e-4, 4, top=2),
     "LoRA": Method(1e-3, 4, rank=8),
     "all layers": Method(1e-4, 3),
-    "random weights": Method(3e-4, 6, pretrained=False),
+    "random weights": Method(3e-4, 4, pretrained=False),
 }
+GRID = {  # step sizes tried
+    "head only": (1e-2, 3e-2),
+    "top two layers": (2e-4, 4e-4),
+    "LoRA": (1e-3, 2e-3),
+    "all layers": (5e-5, 1e-4, 2e-4),
+    "random weights": (1e-4, 3e-4),
+}
+SLOW = ("LoRA", "all layers", "random weights")
 
 
 def classifier(method: Method, seed: int, K: int = 2) -> tuning.TextClassifier:
@@ -90,6 +110,18 @@ def options(method: Method, N: int, B: int, seed: int, mixed: bool | None) -> Op
     )
 
 
+def fit(
+    method: Method, texts: list[str], targets: np.ndarray, K: int, seed: int, mixed: bool | None
+) -> tuple[tuning.TextClassifier, float]:
+    """Train one classifier; it, and the seconds from the texts on."""
+    start = time.perf_counter()
+    model = classifier(method, seed, K)
+    known = examples(model, texts, targets)
+    B = min(BATCH, max(8, len(texts) // 8))
+    train(model, known.batches(B, seed), tuning.text_loss, options(method, len(texts), B, seed, mixed))
+    return model, time.perf_counter() - start
+
+
 def two_sided(targets: np.ndarray) -> np.ndarray:
     """The probability of "good", (N,), as those of "bad" and "good", (N, 2)."""
     return np.stack([1 - targets, targets], axis=1)
@@ -110,26 +142,141 @@ def tune(method: Method, seed: int, n: int | None = None, threads: int = 1, mixe
     """
     data = nb04b.data()
     chosen = few(data.labels["train"], n, seed)
+    texts = [data.texts["train"][i] for i in chosen]
     with fixed_threads(threads):
-        start = time.perf_counter()
-        model = classifier(method, seed)
-        texts = [data.texts["train"][i] for i in chosen]
-        known = examples(model, texts, two_sided(data.targets["train"][chosen]))
-        B = min(BATCH, max(8, len(texts) // 8))
-        train(
-            model,
-            known.batches(B, seed),
-            tuning.text_loss,
-            options(method, len(texts), B, seed, mixed),
-        )
-        seconds = time.perf_counter() - start
+        model, seconds = fit(method, texts, two_sided(data.targets["train"][chosen]), 2, seed, mixed)
         sides = nb04b.both_sides(lambda texts: tuning.chances(model, examples(model, texts, None))[:, 1])
     return {"trained": tuning.trained(model), "train seconds": round(seconds, 1)} | sides
 
 
 def few(labels: np.ndarray, n: int | None, seed: int) -> np.ndarray:
-    """The indices of n examples, as many of each class, drawn by the seed; of all, where n is None."""
+    """The indices of n examples, half of each class, drawn by the seed; of all where n is None."""
     if n is None:
         return np.arange(len(labels))
     order = torch.randperm(len(labels), generator=generator(seed)).numpy()
     return np.concatenate([order[labels[order] == k][: n // 2] for k in (0, 1)])
+
+
+def counting(n: int, seed: int) -> Row:
+    """TF-IDF and logistic regression on n labels."""
+    data = nb04b.data()
+    chosen = few(data.labels["train"], n, seed)
+    texts = [data.texts["train"][i] for i in chosen]
+    model = sentiment.baseline(texts, data.labels["train"][chosen])
+    return nb04b.both_sides(lambda texts: model.predict_proba(texts)[:, 1])
+
+
+# --- other tasks --------------------------------------------------------------------------------------------
+
+
+class Problem(NamedTuple):
+    """Texts and classes (N,) of each side, and the classes' names."""
+
+    texts: dict[str, list[str]]
+    labels: dict[str, np.ndarray]
+    names: tuple[str, ...]
+
+
+@cache
+def problem(name: str) -> Problem:
+    """Question types (their own test side), or opinions on products, in tweets, in the news (split here).
+
+    Raises:
+        ValueError: no such task.
+    """
+    check_name("name", name, TASKS)
+    if name == "questions":
+        table, names = corpora.trec(), corpora.TREC_LABELS
+        held = table.index % 10 == 0
+        side = np.where(table["split"] == "test", "test", np.where(held, "valid", "train"))
+    else:
+        table, names = corpora.rated(name), ("bad", "good")
+        table["label"] = (table["rating"] > 0).astype(int)
+        side = rated_split(table)
+    parts = {part: table[side == part] for part in FRACTIONS}
+    texts = {part: rows["text"].tolist() for part, rows in parts.items()}
+    return Problem(texts, {part: rows["label"].to_numpy() for part, rows in parts.items()}, tuple(names))
+
+
+def rated_split(table: pd.DataFrame) -> np.ndarray:
+    """Sides of rated texts: sentences of one review or article stay together, and tweets that are alike."""
+    groups = table["id"].astype(str).str.partition("_")[0].factorize()[0]
+    if groups.max() + 1 == len(table):  # no text has a sibling
+        groups = splits.near_duplicate_groups(table["text"].tolist())
+    return splits.split_groups(groups, FRACTIONS, strata=table["label"])
+
+
+def transfer(name: str, method: str, seed: int, threads: int = 1, mixed: bool | None = True) -> Row:
+    """Train on another task and measure on its test side.
+
+    Args:
+        name: of TASKS.
+        method: of METHODS, "majority" or "TF-IDF + logistic regression".
+        seed, threads, mixed: as in `tune`.
+
+    Returns:
+        n labels, n (tested), accuracy and macro F1.
+
+    Raises:
+        ValueError: no such task or method.
+    """
+    check_name("method", method, ("majority", "TF-IDF + logistic regression", *METHODS))
+    texts, labels, names = problem(name)
+    if method == "majority":
+        said = np.full(len(labels["test"]), np.bincount(labels["train"]).argmax())
+    elif method in METHODS:
+        with fixed_threads(threads):
+            model, _ = fit(METHODS[method], texts["train"], labels["train"], len(names), seed, mixed)
+            said = tuning.chances(model, examples(model, texts["test"], None)).argmax(axis=1)
+    else:
+        said = word_counts(texts["train"], labels["train"]).predict(texts["test"])
+    accuracy, f1 = (said == labels["test"]).mean(), f1_score(labels["test"], said, average="macro")
+    sizes = {"n labels": len(labels["train"]), "n": len(said)}
+    return sizes | {"accuracy": round(float(accuracy), 4), "macro F1": round(float(f1), 4)}
+
+
+def word_counts(texts: list[str], labels: np.ndarray) -> Pipeline:
+    """`sentiment.baseline` for any number of classes."""
+    return make_pipeline(TfidfVectorizer(ngram_range=(1, 2)), LogisticRegression(C=30.0, max_iter=3000)).fit(
+        texts, labels
+    )
+
+
+# --- what `course_utils.results` runs -----------------------------------------------------------------------
+
+
+def search() -> Iterator[Task]:
+    """Each way with each step size, at a seed of its own."""
+    for name, rates in GRID.items():
+        for lr in rates:
+            method = replace(METHODS[name], lr=lr)
+            yield {"method": name, "lr": lr, "seed": SEARCH}, partial(tune, method, SEARCH)
+
+
+def tunings() -> Iterator[Task]:
+    """Each way at its chosen settings, over the seeds."""
+    for seed in SEEDS:
+        for name, method in METHODS.items():
+            if seed in FEWER or name not in SLOW:
+                yield {"method": name, "seed": seed}, partial(tune, method, seed)
+
+
+def curve() -> Iterator[Task]:
+    """Few labels and many: the whole encoder, pretrained and not, and counting words."""
+    for seed in FEWER:
+        for n in SIZES:
+            yield {"method": "TF-IDF + logistic regression", "n": n, "seed": seed}, partial(counting, n, seed)
+            for name in ("all layers", "random weights"):
+                yield {"method": name, "n": n, "seed": seed}, partial(tune, METHODS[name], seed, n)
+
+
+def transfers() -> Iterator[Task]:
+    """Other tasks, the same encoder and settings."""
+    for name in TASKS:
+        for method in ("majority", "TF-IDF + logistic regression"):
+            yield {"task": name, "method": method}, partial(transfer, name, method, 0)
+        for seed in FEWER:
+            yield (
+                {"task": name, "method": "all layers", "seed": seed},
+                partial(transfer, name, "all layers", seed),
+            )
