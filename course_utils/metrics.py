@@ -125,6 +125,43 @@ def mean_interval(values: Values, *, confidence: float = 0.95) -> Interval:
     return Interval(mean - float(reach), mean, mean + float(reach))
 
 
+def crossed_interval(values: np.ndarray, *, confidence: float = 0.95) -> Interval:
+    """Interval of the mean of S runs on the same N examples, were both the runs and the examples drawn anew.
+
+    With the mean squares of runs, of examples and of what is left, the mean's variance is
+    (MS_runs + MS_examples - MS_rest) / (S N); the t distribution's degrees of freedom are Satterthwaite's.
+
+    Args:
+        values: (S, N), a score of each run on each example, or the difference of two models' scores.
+        confidence: as in `bootstrap_interval`.
+
+    Raises:
+        ValueError: fewer than two runs or examples, values that are not finite, or a confidence outside
+            (0, 1).
+
+    Source: Cornfield & Tukey, "Average values of mean squares in factorials", Annals of Mathematical
+    Statistics 1956; Satterthwaite, "An approximate distribution of estimates of variance components",
+    Biometrics 1946.
+    """
+    table = np.asarray(values, float)
+    if table.ndim != 2 or min(table.shape) < 2 or not np.isfinite(table).all():
+        raise ValueError(f"values must be (S, N) finite numbers, 2 or more each way, got shape {table.shape}")
+    _check_confidence(confidence)
+    (S, N), mean = table.shape, table.mean()
+    runs, examples = table.mean(axis=1, keepdims=True), table.mean(axis=0, keepdims=True)
+    freedom = np.array([S - 1, N - 1, (S - 1) * (N - 1)])
+    rest = (table - runs - examples + mean) ** 2
+    squares = (
+        np.array([N * ((runs - mean) ** 2).sum(), S * ((examples - mean) ** 2).sum(), rest.sum()]) / freedom
+    )
+    whole = max(squares @ [1, 1, -1], squares[2])  # a difference may fall below what it can be
+    reach = 0.0
+    if whole > 0:
+        degrees = whole**2 / (squares**2 / freedom).sum()
+        reach = float(stats.t.ppf((1 + confidence) / 2, degrees) * np.sqrt(whole / (S * N)))
+    return Interval(float(mean) - reach, float(mean), float(mean) + reach)
+
+
 def prediction_interval(values: Values, *, confidence: float = 0.95) -> Interval:
     """Student's t interval of one more run: mean ± t s √(1 + 1/n), the new run's own spread included.
 

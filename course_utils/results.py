@@ -47,6 +47,7 @@ EXPERIMENTS = {
     "tuning_search": Experiment(nb06.search, TUNING),
     "tuning": Experiment(nb06.tunings, TUNING),
     "few_labels": Experiment(nb06.curve, TUNING),
+    "listing_faults": Experiment(nb06.faults, TUNING),
     "other_tasks": Experiment(nb06.transfers, TUNING),
     "reviews": Experiment(nb04b.classifications, ("numpy", "scikit-learn", "torch")),
 }

@@ -18,7 +18,7 @@ from course_utils.experiments import Row, Task, fixed_threads
 from course_utils.lstm import as_torch
 from course_utils.runtime import device
 from course_utils.splits import review_split
-from course_utils.training import train
+from course_utils.training import History, train
 
 SEEDS = range(5)
 EPOCHS = (100, 150)  # the listing trains for so many, and then for so many more
@@ -91,17 +91,22 @@ def classifier(variant: str, seed: int, threads: int = 1) -> Row:
     Raises:
         ValueError: no such variant.
     """
+    with fixed_threads(threads):
+        model, history = trained(variant, seed)
+        row = both_sides(lambda texts: sentiment.probabilities(model, texts, data().ids))
+    best = min(history.valid, key=lambda pair: pair[1])
+    return {"steps": best[0], "curve": [[step, round(loss, 4)] for step, loss in history.valid]} | row
+
+
+def trained(variant: str, seed: int) -> tuple[sentiment.Classifier, History]:
+    """One variant at the end of its training; arguments as `classifier`."""
     if variant not in VARIANTS:
         raise ValueError(f"variant must be one of {', '.join(VARIANTS)}, got {variant!r}")
     kind = VARIANTS[variant]
     known, held = (reviews(side, kind.graded) for side in ("train", "valid"))
-    with fixed_threads(threads):
-        model = sentiment.Classifier(vectors(kind.vectors, seed), **kind.config, seed=seed).to(device())
-        options = replace(sentiment.OPTIONS, seed=seed)
-        history = train(model, known.batches(seed=seed), sentiment.classification_loss, options, held.loss)
-        row = both_sides(lambda texts: sentiment.probabilities(model, texts, data().ids))
-    best = min(history.valid, key=lambda pair: pair[1])
-    return {"steps": best[0], "curve": [[step, round(loss, 4)] for step, loss in history.valid]} | row
+    model = sentiment.Classifier(vectors(kind.vectors, seed), **kind.config, seed=seed).to(device())
+    options = replace(sentiment.OPTIONS, seed=seed)
+    return model, train(model, known.batches(seed=seed), sentiment.classification_loss, options, held.loss)
 
 
 def vectors(kind: str, seed: int) -> torch.Tensor:
