@@ -27,6 +27,7 @@ from test_attention import (
 from torch import nn
 
 from course_utils.attention import MultiHeadAttention, causal_mask, padding_mask
+from course_utils.bert import bert_name
 from course_utils.transformer import (
     Config,
     Decoder,
@@ -410,19 +411,6 @@ def test_the_transformer_is_torchs_from_ids_to_logits(norm, dtype, device):
 
 # ------------------------------------------------------------------------------- BERT, GPT-2
 
-BERTS = {
-    "embedding.tokens.": "embeddings.word_embeddings.",
-    "embedding.positions": "embeddings.position_embeddings.weight",
-    "embedding.segments.": "embeddings.token_type_embeddings.",
-    "embedding.norm.": "embeddings.LayerNorm.",
-    "stack.layers.": "encoder.layer.",
-    "self_attention.out.": "attention.output.dense.",
-    "self_attention.": "attention.self.",
-    "around_self.norm.": "attention.output.LayerNorm.",
-    "around_feed_forward.norm.": "output.LayerNorm.",
-    "feed_forward.inner.": "intermediate.dense.",
-    "feed_forward.outer.": "output.dense.",
-}
 GPT2S = {
     "embedding.tokens.": "transformer.wte.",
     "embedding.positions": "transformer.wpe.weight",
@@ -438,7 +426,7 @@ GPT2S = {
 
 
 def as_berts(tensors, name):
-    return tensors[renamed(name, BERTS)]
+    return tensors[bert_name(name)]
 
 
 def as_gpt2s(tensors, name):
