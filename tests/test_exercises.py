@@ -1,6 +1,7 @@
 """The two-sided gate: each exercise's solution passes, named wrong answers hear their diagnosis."""
 
 import math
+import sys
 from collections import Counter
 from fractions import Fraction
 from itertools import chain, pairwise
@@ -19,11 +20,13 @@ from torch.utils.flop_counter import FlopCounterMode
 import course_utils.optim
 import course_utils.transformer
 from course_utils.attention import MultiHeadAttention, attention, causal_mask
+from course_utils.bert import hide_words, wordpiece
 from course_utils.exercises import check, exercises, hint, nb03, solution
 from course_utils.gan import optimal_discriminator
 from course_utils.grammar import jensen_shannon
 from course_utils.lstm import AdditiveAttention, LSTMCell, Recurrent
 from course_utils.transformer import Config
+from course_utils.tuning import LoRA, mean_pool
 
 
 def sigma(x):
@@ -974,6 +977,263 @@ def kl_where(keep):
 
 
 # exercise → name of a right answer that is not our solution → the answer
+def longest(word, pieces, mark):
+    return next((end for end in range(len(word), 0, -1) if mark + word[:end] in pieces), None)
+
+
+def cut_by(
+    next_end=longest,
+    looked_up=("", "##"),
+    shown=("", "##"),
+    stuck=lambda pieces, rest: ["[UNK]"],
+):
+    """WordPiece, its search, its marks or its end replaced."""
+
+    def answer(word, vocabulary):
+        pieces = []
+        while word:
+            end = next_end(word, vocabulary, looked_up[bool(pieces)])
+            if end is None:
+                return stuck(pieces, word)
+            pieces.append(shown[bool(pieces)] + word[:end])
+            word = word[end:]
+        return pieces
+
+    return answer
+
+
+def shortest(word, pieces, mark):
+    return next((end for end in range(1, len(word) + 1) if mark + word[:end] in pieces), None)
+
+
+def of_the_vocabulary(word, pieces, mark):
+    """The longest of the pieces themselves that the word begins with."""
+    fits = [p for p in pieces if (mark + word).startswith(p) and p.startswith("##") == (mark == "##")]
+    return len(max(fits, key=len)) - len(mark) if fits else None
+
+
+def two_letters_at_least(word, pieces, mark):
+    return next((end for end in range(len(word), 1, -1) if mark + word[:end] in pieces), None)
+
+
+def three_letters_at_most(word, pieces, mark):
+    return longest(word[:5], pieces, mark)
+
+
+def cut_recursively(word, vocabulary, mark=""):
+    if not word:
+        return []
+    for end in range(len(word), 0, -1):
+        if mark + word[:end] in vocabulary:
+            rest = cut_recursively(word[end:], vocabulary, "##")
+            return rest if "[UNK]" in rest else [mark + word[:end], *rest]
+    return ["[UNK]"]
+
+
+def every_cut(word, vocabulary, mark=""):
+    if not word:
+        yield []
+    for end in range(len(word), 0, -1):
+        if mark + word[:end] in vocabulary:
+            yield from ([mark + word[:end], *rest] for rest in every_cut(word[end:], vocabulary, "##"))
+
+
+def cut_from_the_right(word, vocabulary):
+    pieces = []
+    while word:
+        start = next((i for i in range(len(word)) if ("##" if i else "") + word[i:] in vocabulary), None)
+        if start is None:
+            return ["[UNK]"]
+        pieces.insert(0, ("##" if start else "") + word[start:])
+        word = word[:start]
+    return pieces
+
+
+def leaves_letters_out(word, vocabulary, instead=()):
+    pieces, start = [], 0
+    while start < len(word):
+        end = longest(word[start:], vocabulary, "##" if start else "")
+        pieces += instead if end is None else [("##" if start else "") + word[start : start + end]]
+        start += end or 1
+    return pieces
+
+
+def hidden(
+    chosen=lambda ids, draw: torch.rand(ids.shape, generator=draw) < 0.15,
+    fate=lambda ids, draw: torch.rand(ids.shape, generator=draw),
+    random=lambda ids, V, draw: torch.randint(V, ids.shape, generator=draw),
+    masked=0.8,
+    stays=0.9,
+    allowed=lambda ids, words: words,
+    back=lambda seen, guess, ids: (seen, guess),
+):
+    """Words hidden, one of its draws or shares replaced."""
+
+    def answer(ids, words, mask_id, V, draw):
+        guess = chosen(ids, draw) & allowed(ids, words)
+        f = fate(ids, draw)
+        seen = torch.where(guess & (f < masked), mask_id, ids)
+        seen = torch.where(guess & (f >= stays), random(ids, V, draw), seen)
+        return back(seen, guess, ids)
+
+    return answer
+
+
+def hidden_loop(ids, words, mask_id, V, draw):
+    seen, guess = ids.tolist(), torch.zeros_like(ids).bool()
+    for b, t in words.nonzero().tolist():
+        choice, fate = torch.rand(2, generator=draw).tolist()
+        guess[b, t] = choice < 0.15
+        if guess[b, t] and fate < 0.9:
+            seen[b][t] = mask_id if fate < 0.8 else int(torch.randint(V, (), generator=draw))
+    return torch.tensor(seen), guess
+
+
+def hidden_in_place(ids, words, mask_id, V, draw):
+    r = torch.rand(ids.shape, generator=draw)
+    guess = words & (r < 0.15)  # one draw serves for both
+    ids[guess & (r < 0.12)] = mask_id
+    other = guess & (r >= 0.135)
+    ids[other] = torch.randint(0, V, (int(other.sum()),), generator=draw)
+    return ids, guess
+
+
+def hidden_bernoulli(ids, words, mask_id, V, draw):
+    guess = torch.bernoulli(words * 0.15, generator=draw).bool()
+    masked = torch.bernoulli(torch.full(ids.shape, 0.8), generator=draw).bool() & guess
+    other = torch.bernoulli(torch.full(ids.shape, 0.5), generator=draw).bool() & guess & ~masked
+    seen = ids.masked_fill(masked, mask_id)
+    return seen.masked_scatter(other, torch.randint(V, ids.shape, generator=draw)), guess
+
+
+def hidden_numpy(ids, words, mask_id, V, draw):
+    rng = np.random.default_rng(int(torch.randint(2**31, (), generator=draw)))
+    guess = words.numpy() & (rng.random(ids.shape) < 0.15)
+    fate = rng.choice(3, ids.shape, p=[0.8, 0.1, 0.1])
+    seen = np.select(
+        [guess & (fate == 0), guess & (fate == 1)], [mask_id, rng.integers(V, size=ids.shape)], ids
+    )
+    return seen, guess
+
+
+def independent_tenths(ids, words, mask_id, V, draw):
+    """Eight tenths are masked, then a tenth of the rest is random."""
+    guess = (torch.rand(ids.shape, generator=draw) < 0.15) & words
+    masked = guess & (torch.rand(ids.shape, generator=draw) < 0.8)
+    other = guess & ~masked & (torch.rand(ids.shape, generator=draw) < 0.1)
+    seen = ids.masked_fill(masked, mask_id)
+    return torch.where(other, torch.randint(V, ids.shape, generator=draw), seen), guess
+
+
+def changes_others(ids, words, mask_id, V, draw):
+    """A tenth of all words becomes random, hidden or not."""
+    guess = (torch.rand(ids.shape, generator=draw) < 0.15) & words
+    seen = torch.where(guess & (torch.rand(ids.shape, generator=draw) < 0.8), mask_id, ids)
+    other = (torch.rand(ids.shape, generator=draw) < 0.1) & words
+    return torch.where(other, torch.randint(V, ids.shape, generator=draw), seen), guess
+
+
+def so_many_a_sentence(ids, words, mask_id, V, draw):
+    scores = torch.rand(ids.shape, generator=draw).masked_fill(~words, 2)
+    ranks = scores.argsort(1).argsort(1)
+    return hidden(lambda *_: ranks < (0.15 * words.sum(1, keepdim=True)).round())(
+        ids, words, mask_id, V, draw
+    )
+
+
+def so_many_a_batch(ids, words, mask_id, V, draw):
+    places = words.flatten().nonzero()[:, 0]
+    some = places[torch.randperm(len(places), generator=draw)[: round(0.15 * len(places))]]
+    chosen = torch.zeros(ids.numel()).bool().index_fill(0, some, True).view(ids.shape)
+    return hidden(lambda *_: chosen)(ids, words, mask_id, V, draw)
+
+
+def own_generator(ids, words, mask_id, V, draw):
+    return hidden()(ids, words, mask_id, V, torch.Generator().manual_seed(0))
+
+
+def loss_of(
+    pick=lambda logits, ids, guess: (logits[guess], ids[guess]),
+    of=lambda scores, targets: scores.log_softmax(-1).gather(-1, targets[..., None])[..., 0],
+    mean=lambda log_p: -log_p.mean(),
+):
+    """The loss of hidden words, what is picked, its log probabilities or its mean replaced."""
+    return lambda logits, ids, guess: mean(of(*pick(logits, ids, guess)))
+
+
+def each_nats(logits, ids):
+    return F.cross_entropy(logits.mT, ids, reduction="none")
+
+
+def chosen_p(logits, ids, guess):
+    return logits.softmax(-1)[guess].gather(1, ids[guess][:, None])
+
+
+def hidden_loss_loop(logits, ids, guess):
+    losses = []
+    for row, token, hide in zip(logits.flatten(0, 1), ids.flatten(), guess.flatten(), strict=True):
+        if hide:
+            losses.append(torch.logsumexp(row, 0) - row[token])
+    return sum(losses) / len(losses)
+
+
+def loss_numpy(logits, ids, guess):
+    rows, targets = logits.numpy()[guess.numpy()].astype(float), ids.numpy()[guess.numpy()]
+    rows = rows - rows.max(1, keepdims=True)
+    return (np.log(np.exp(rows).sum(1)) - rows[np.arange(len(rows)), targets]).mean()
+
+
+def pooled(
+    words=lambda mask: mask.mT.float(),
+    total=lambda x, w: (x * w).sum(1),
+    count=lambda x, w: w.sum(1),
+):
+    """The mean over words, its weights, its sum or its count replaced."""
+
+    def answer(states, mask):
+        w = words(mask)
+        return total(states, w) / count(states, w)
+
+    return answer
+
+
+def pooled_loop(states, mask):
+    return [states[b][mask[b, 0]].mean(0) for b in range(len(states))]
+
+
+def pooled_in_place(states, mask):
+    states[~mask[:, 0]] = 0
+    return states.sum(1).div_(mask.sum(-1))
+
+
+def merged(change):
+    return lambda W, A, B, alpha: W + change(A, B, alpha)
+
+
+def merged_in_place(W, A, B, alpha):
+    W += alpha / len(A) * B @ A
+    return W
+
+
+def merged_loop(W, A, B, alpha):
+    scale, rank = alpha / A.shape[0], A.shape[0]
+    return [
+        [
+            W[i, j].item() + scale * sum(B[i, r].item() * A[r, j].item() for r in range(rank))
+            for j in range(W.shape[1])
+        ]
+        for i in range(W.shape[0])
+    ]
+
+
+def merged_by_layer(W, A, B, alpha):
+    layer = torch.nn.Linear(W.shape[1], W.shape[0], bias=False)
+    layer.weight.data = W.clone()
+    lora = LoRA(layer, len(A), alpha)
+    lora.A.data, lora.B.data = A, B
+    return lora.merged().weight
+
+
 RIGHT = {
     "01.1": {
         "list": lambda c: [float(x) ** 0.75 / sum(float(y) ** 0.75 for y in c) for x in c],
@@ -1289,6 +1549,74 @@ RIGHT = {
         "NumPy array": lambda p, q: np.array([kl_numpy(p, q), kl_numpy(q, p)]),
         "float64": lambda p, q: (kl(p.double(), q.double()), kl(q.double(), p.double())),
         "with gradients": lambda p, q: both_ways(kl)(p.requires_grad_(), q),
+    },
+    "06.1": {
+        "slices": cut_by(),
+        "over the vocabulary": cut_by(of_the_vocabulary),
+        "recursive": cut_recursively,
+        "the course's own, longer": lambda w, v: list(cut_by()(w, frozenset(v))),
+        "a tuple": lambda w, v: tuple(cut_by()(w, v)),
+        "changes its inputs": lambda w, v: (cut_by()(w, v), v.clear())[0],
+    },
+    "06.2": {
+        "draws of each": hidden(),
+        "a loop": hidden_loop,
+        "one draw, in place": hidden_in_place,
+        "Bernoulli": hidden_bernoulli,
+        "NumPy": hidden_numpy,
+        "a list": hidden(back=lambda seen, guess, ids: [seen, guess]),
+        "0 and 1": hidden(back=lambda seen, guess, ids: (seen, guess.long())),
+        "random first": hidden(fate=lambda ids, draw: 1 - torch.rand(ids.shape, generator=draw)),
+        "lists": hidden(back=lambda seen, guess, ids: (seen.tolist(), guess.tolist())),
+    },
+    "06.3": {
+        "log softmax": loss_of(),
+        "a loop": hidden_loss_loop,
+        "NumPy": loss_numpy,
+        "masked sum": lambda z, y, g: (each_nats(z, y) * g).sum() / g.sum(),
+        "−100": lambda z, y, g: F.cross_entropy(z.mT, y.masked_fill(~g, -100)),
+        "masked mean": lambda z, y, g: each_nats(z, y)[g].mean(),
+        "float64": lambda z, y, g: loss_of()(z.double(), y, g).item(),
+        "nll": lambda z, y, g: F.nll_loss(z[g].log_softmax(1), y[g]),
+        "changes its inputs": lambda z, y, g: (z.sub_(z.logsumexp(-1, keepdim=True)), -z[g, y[g]].mean())[1],
+    },
+    "06b.1": {
+        "weights": pooled(),
+        "a loop": pooled_loop,
+        "a product": lambda x, m: (m.float() @ x)[:, 0] / m.sum(-1),
+        "in place": pooled_in_place,
+        "softmax of 0 and −∞": lambda x, m: (
+            torch.zeros(m.shape).masked_fill(~m, -torch.inf).softmax(-1) @ x
+        ).squeeze(1),
+        "nanmean": lambda x, m: x.masked_fill(~m.mT, torch.nan).nanmean(1),
+        "NumPy": lambda x, m: np.stack(
+            [np.average(a, axis=0, weights=w) for a, w in zip(x, m[:, 0], strict=True)]
+        ),
+        "einsum": lambda x, m: torch.einsum("btc,bt->bc", x, m[:, 0] / m[:, 0].sum(-1, keepdim=True)),
+    },
+    "06b.2": {
+        "a loop": merged_loop,
+        "outer products": merged(
+            lambda A, B, alpha: (
+                sum(torch.outer(b, a) for b, a in zip(B.T, A, strict=True)) * alpha / B.shape[1]
+            )
+        ),
+        "addmm": lambda W, A, B, alpha: torch.addmm(W, B, A, alpha=alpha / len(A)),
+        "NumPy": lambda W, A, B, alpha: W.numpy() + (alpha / A.shape[0]) * (B.numpy() @ A.numpy()),
+        "columns": lambda W, A, B, alpha: (W.T + (alpha / len(A)) * A.T @ B.T).T,
+        "a copy in place": lambda W, A, B, alpha: merged_in_place(W.clone(), A, B, alpha),
+        "float64": lambda W, A, B, alpha: W.double() + B.double() @ A.double() * alpha / B.shape[1],
+    },
+    "06b.3": {
+        "page 4b's": ece_loop,
+        "gaps and counts": ece(),
+        "closed above": closed_above,
+        "nansum": lambda p, y, bins=10: np.nansum(ece_all_bins(p, y, bins)),
+        "histograms": lambda p, y, bins=10: (
+            abs(np.histogram(p, bins, (0, 1), weights=p - y)[0]).sum() / len(p)
+        ),
+        "a tensor": lambda p, y, bins=10: torch.tensor(ece_loop(torch.tensor(p), torch.tensor(y), bins)),
+        "changes its inputs": lambda p, y, bins=10: (ece_loop(p, y, bins), p.fill(0), y.fill(0))[0],
     },
 }
 
@@ -3055,6 +3383,453 @@ WRONG = {
         ),
         "rel_entr": (lambda p, q: (rel_entr(p, q).sum(), rel_entr(q, p).sum()), "without rel_entr"),
     },
+    "06.1": {
+        "shortest": (cut_by(shortest), "you take the shortest piece that fits"),
+        "no ##": (cut_by(looked_up=("", ""), shown=("", "")), "you look pieces up without ##: a piece"),
+        "## added later": (cut_by(looked_up=("", "")), "without ##, and add it later"),
+        "## left out": (cut_by(shown=("", "")), "the ## is missing in what you return"),
+        "## throughout": (
+            cut_by(looked_up=("##", "##"), shown=("##", "##")),
+            "neither looked up nor returned",
+        ),
+        "## before the first": (cut_by(shown=("##", "##")), "the first piece begins the word: no ## there"),
+        "marks exchanged": (cut_by(looked_up=("##", ""), shown=("##", "")), "## marks the pieces that go on"),
+        "pieces so far": (cut_by(stuck=lambda pieces, rest: pieces), "you give the pieces found so far"),
+        "and [UNK]": (
+            cut_by(stuck=lambda pieces, rest: [*pieces, "[UNK]"]),
+            "you add it to the pieces found",
+        ),
+        "and the rest": (
+            cut_by(stuck=lambda pieces, rest: [*pieces, ("##" if pieces else "") + rest]),
+            "you give what is left as a piece",
+        ),
+        "UNK": (cut_by(stuck=lambda pieces, rest: ["UNK"]), "with its brackets"),
+        "nothing": (cut_by(stuck=lambda pieces, rest: []), "you return an empty list"),
+        "None": (cut_by(stuck=lambda pieces, rest: None), "return the list ['[UNK]'], not None"),
+        "a string": (cut_by(stuck=lambda pieces, rest: "[UNK]"), "['[UNK]'], not '[UNK]'"),
+        "the word": (lambda w, v: [w] if (a := cut_by()(w, v)) == ["[UNK]"] else a, "you return the word"),
+        "letters left out": (leaves_letters_out, "you leave out letters and go on"),
+        "letters unknown": (lambda w, v: leaves_letters_out(w, v, ["[UNK]"]), "you put it for a letter"),
+        "turns back": (lambda w, v: next(every_cut(w, v), ["[UNK]"]), "you turn back where you get stuck"),
+        "fewest": (lambda w, v: min(every_cut(w, v), key=len, default=["[UNK]"]), "you look for the fewest"),
+        "from the right": (cut_from_the_right, "you cut from the right"),
+        "whole or nothing": (lambda w, v: [w] if w in v else ["[UNK]"], "the whole word or [UNK]; cut it"),
+        "letters": (lambda w, v: list(w), "those are letters"),
+        "the word itself": (lambda w, v: [w], "that is the word itself"),
+        "never to the end": (
+            cut_by(lambda w, v, mark: longest(w[:-1], v, mark)),
+            "every word is [UNK]: is the whole of what is left tried",
+        ),
+        "for ever": (cut_by(lambda w, v, mark: longest(w, v, mark) or 0), "'happen' is never done"),
+        "stands still": (cut_by(lambda w, v, mark: 0), "'unaffable' is never done"),
+        "joined": (lambda w, v: " ".join(cut_by()(w, v)), "return a list of pieces, not a str"),
+        "numbers": (lambda w, v: list(map(len, cut_by()(w, v))), "a piece is a string; one of yours is 2"),
+        "long pieces alone": (
+            cut_by(two_letters_at_least),
+            "'players' should become ['player', '##s'], yours is ['[UNK]']: it can be cut to its end",
+        ),
+        "short pieces alone": (cut_by(three_letters_at_most), "'play' fits, but 'player' is longer"),
+        "the last forgotten": (lambda w, v: cut_by()(w, v)[:2], "pieces are missing"),
+        "all twice": (lambda w, v: cut_by()(w, v) * 2, "the word is done before"),
+        "one unknown": (
+            lambda w, v: ["##x" if p == "##able" else p for p in cut_by()(w, v)],
+            "'##x' is not in the vocabulary",
+        ),
+        "learned by heart": (
+            lambda w, v: cut_by()(w, v) if "play" in v else [w],
+            "with the vocabulary [",
+        ),
+        "the package's": (lambda w, v: wordpiece(w, v), "without wordpiece"),
+    },
+    "06.2": {
+        "always [MASK]": (hidden(masked=1, stays=2), "each chosen word becomes [MASK]: of ten"),
+        "[CLS] too": (
+            hidden(allowed=lambda ids, words: words | (ids == 1)),
+            "[CLS] is to be guessed: only where words is True",
+        ),
+        "[SEP] too": (hidden(allowed=lambda ids, words: ids > 1), "[SEP] is to be guessed"),
+        "padding too": (hidden(allowed=lambda ids, words: words | (ids == 0)), "padding is to be guessed"),
+        "padding changed": (
+            hidden(back=lambda seen, guess, ids: (seen.masked_fill(ids == 0, 3), guess)),
+            "padding, [CLS] or [SEP] is changed in seen",
+        ),
+        "guess where changed": (
+            hidden(back=lambda seen, guess, ids: (seen, seen != ids)),
+            "guess is True only where seen differs from ids: the tenth that stays",
+        ),
+        "guess where masked": (
+            hidden(back=lambda seen, guess, ids: (seen, guess & (seen == 3))),
+            "guess is True only where [MASK] stands",
+        ),
+        "none stays": (hidden(stays=0.8), "none stays as it is"),
+        "none random": (hidden(stays=2), "none becomes a random token"),
+        "all stay": (hidden(masked=0, stays=2), "each chosen word stays as it is"),
+        "a tenth of the rest": (independent_tenths, "the last fifth is shared by halves"),
+        "half masked": (
+            hidden(masked=0.5, stays=0.75),
+            "it should be 0.8, 0.1 and 0.1",
+        ),
+        "others changed": (changes_others, "of the words are changed in seen, but not to be guessed"),
+        "85 %": (
+            hidden(lambda ids, draw: torch.rand(ids.shape, generator=draw) > 0.15),
+            "that is the other 85 %",
+        ),
+        "a fifth": (
+            hidden(lambda ids, draw: torch.rand(ids.shape, generator=draw) < 0.2),
+            "of the words are to be guessed; it should be 0.15",
+        ),
+        "none": (hidden(lambda ids, draw: ids < 0), "no word is to be guessed"),
+        "103": (
+            lambda ids, words, mask_id, V, draw: hidden()(ids, words, 103, V, draw),
+            "most chosen words become token 103; [MASK] is mask_id, here 3",
+        ),
+        "same places": (
+            hidden(lambda ids, draw: torch.rand(ids.shape[1], generator=draw) < 0.15),
+            "the same places are chosen in each sentence",
+        ),
+        "whole sentences": (
+            hidden(lambda ids, draw: torch.rand(len(ids), 1, generator=draw) < 0.15),
+            "some sentences have far more to guess",
+        ),
+        "so many a sentence": (so_many_a_sentence, "as many are to be guessed in each sentence"),
+        "so many a batch": (
+            so_many_a_batch,
+            "in each of seven draws 34 words are to be guessed; each word by itself has a chance of 0.15",
+        ),
+        "one fate a place": (
+            hidden(fate=lambda ids, draw: torch.rand(ids.shape[1], generator=draw)),
+            "is one draw for all chosen words of a place",
+        ),
+        "one fate a sentence": (
+            hidden(fate=lambda ids, draw: torch.rand(len(ids), 1, generator=draw)),
+            "is one draw for all chosen words of a sentence",
+        ),
+        "one random token": (
+            hidden(random=lambda ids, V, draw: torch.randint(V, (), generator=draw)),
+            "draw one for each place",
+        ),
+        "one random token a sentence": (
+            hidden(random=lambda ids, V, draw: torch.randint(V, (len(ids), 1), generator=draw)),
+            "the random tokens of a sentence are all the same",
+        ),
+        "one random token a place": (
+            hidden(random=lambda ids, V, draw: torch.randint(V, (ids.shape[1],), generator=draw)),
+            "different tokens among",
+        ),
+        "another of the batch": (
+            hidden(
+                random=lambda ids, V, draw: ids.flatten()[
+                    torch.randperm(ids.numel(), generator=draw)
+                ].view_as(ids)
+            ),
+            "the random tokens all stand in the batch",
+        ),
+        "up to V": (
+            hidden(random=lambda ids, V, draw: V + 0 * ids + torch.randint(2, ids.shape, generator=draw)),
+            "the V = 1000 tokens count from 0 to 999",
+        ),
+        "from 100 on": (
+            hidden(random=lambda ids, V, draw: torch.randint(V // 2, V, ids.shape, generator=draw)),
+            "your random tokens go from 50",
+        ),
+        "1,000 throughout": (
+            hidden(random=lambda ids, V, draw: torch.randint(1000, ids.shape, generator=draw)),
+            "for V = 40 a random token is above 39",
+        ),
+        "no draw": (
+            hidden(lambda ids, draw: torch.rand(ids.shape) < 0.15),
+            "asked twice with the same draw you hide other words",
+        ),
+        "own seed": (own_generator, "asked with another draw you hide the same words"),
+        "exchanged": (hidden(back=lambda seen, guess, ids: (guess, seen)), "seen comes first, then guess"),
+        "targets": (
+            hidden(back=lambda seen, guess, ids: (seen, ids.where(guess, -100))),
+            "guess is True or False for each token, not the token",
+        ),
+        "seen alone": (hidden(back=lambda seen, guess, ids: seen), "you return one"),
+        "three": (hidden(back=lambda seen, guess, ids: (seen, guess, ids)), "you return 3"),
+        "the package's": (lambda *a: hide_words(*a), "without hide_words"),
+    },
+    "06.3": {
+        "all tokens": (lambda z, y, g: F.cross_entropy(z.mT, y), "that is the mean over all tokens"),
+        "sum": (loss_of(mean=lambda log_p: -log_p.sum()), "that is the sum; take the mean"),
+        "by B T": (lambda z, y, g: (each_nats(z, y) * g).mean(), "you divide by B · T = 15"),
+        "by B": (lambda z, y, g: (each_nats(z, y) * g).sum() / len(z), "you divide by B = 3"),
+        "by sentences": (
+            lambda z, y, g: ((each_nats(z, y) * g).sum(1) / g.sum(1)).mean(),
+            "each sentence counts the same for you",
+        ),
+        "no log": (lambda z, y, g: -chosen_p(z, y, g).mean(), "probabilities without the logarithm"),
+        "1 − p": (lambda z, y, g: (1 - chosen_p(z, y, g)).mean(), "probabilities without the logarithm"),
+        "log of the mean": (lambda z, y, g: -chosen_p(z, y, g).mean().log(), "the logarithm goes inside"),
+        "next token": (
+            lambda z, y, g: F.cross_entropy(z[:, :-1][g[:, 1:]], y[:, 1:][g[:, 1:]]),
+            "compared with the next token, as in a causal model",
+        ),
+        "next token, rolled": (
+            lambda z, y, g: F.cross_entropy(z[g], y.roll(-1, 1)[g]),
+            "compared with the next token, as in a causal model",
+        ),
+        "token before": (
+            lambda z, y, g: F.cross_entropy(z[:, 1:][g[:, 1:]], y[:, :-1][g[:, 1:]]),
+            "compared with the token before",
+        ),
+        "guess shifted": (
+            lambda z, y, g: each_nats(z, y)[:, 1:][g[:, :-1]].mean(),
+            "guess is shifted by one place",
+        ),
+        "those not hidden": (lambda z, y, g: each_nats(z, y)[~g].mean(), "the words that are not hidden"),
+        "logits of 0": (
+            lambda z, y, g: F.cross_entropy((z * g[..., None]).mT, y),
+            "logits set to 0 still cost ln V",
+        ),
+        "tokens of 0": (lambda z, y, g: F.cross_entropy(z.mT, y * g), "token 0 is to be guessed there"),
+        "sign": (loss_of(mean=torch.mean), "the sign is turned"),
+        "bits": (loss_of(mean=lambda log_p: -log_p.mean() / math.log(2)), "nats are asked for"),
+        "logits": (loss_of(of=lambda z, y: z.gather(1, y[:, None])), "that is the logit"),
+        "softmax twice": (
+            lambda z, y, g: F.cross_entropy(z.softmax(-1)[g], y[g]),
+            "softmax is applied twice",
+        ),
+        "over places": (
+            lambda z, y, g: -z.log_softmax(1)[g].gather(1, y[g][:, None]).mean(),
+            "the softmax goes over V, dim=-1; yours goes over the places",
+        ),
+        "perplexity": (loss_of(mean=lambda log_p: (-log_p.mean()).exp()), "that is the perplexity"),
+        "entropy": (
+            lambda z, y, g: torch.distributions.Categorical(logits=z[g]).entropy().mean(),
+            "how unsure the model is",
+        ),
+        "errors": (lambda z, y, g: (z[g].argmax(1) != y[g]).float().mean(), "counts right or wrong guesses"),
+        "each": (loss_of(mean=lambda log_p: -log_p), "one loss for each hidden word"),
+        "each token": (lambda z, y, g: each_nats(z, y) * g, "a loss for each token"),
+        "each sentence": (lambda z, y, g: (each_nats(z, y) * g).sum(1), "one loss for each sentence"),
+        "a little of all": (
+            lambda z, y, g: (each_nats(z, y) * (g + 0.1)).sum() / (g + 0.1).sum(),
+            "the logits of words that are not to be guessed change your loss",
+        ),
+        "tokens of all": (
+            lambda z, y, g: loss_of()(z, y, g) + 0.01 * y.float().mean(),
+            "tokens that are not to be guessed change your loss",
+        ),
+        "squares": (
+            lambda z, y, g: (z[g] - F.one_hot(y[g], z.shape[-1])).square().mean(),
+            "more for all V logits of a place changes your loss",
+        ),
+        "smoothed": (
+            lambda z, y, g: F.cross_entropy(z[g], y[g], label_smoothing=0.1),
+            "the loss should be",
+        ),
+        "half": (
+            loss_of(mean=lambda log_p: -log_p.mean() / 2),
+            "as likely the loss is ln 7 = 1.9459, yours 0.973",
+        ),
+        "six words": (loss_of(mean=lambda log_p: -log_p.sum() / 6), "but for (1, 1, 2) it is"),
+        "overflows": (
+            loss_of(of=lambda z, y: (z.exp() / z.exp().sum(1, keepdim=True)).log().gather(1, y[:, None])),
+            "e^1000 overflows",
+        ),
+        "a floor": (
+            lambda z, y, g: -chosen_p(z, y, g).clamp_min(1e-9).log().mean(),
+            "for logits in the thousands it is",
+        ),
+    },
+    "06b.1": {
+        "by T": (pooled(count=lambda x, w: w.shape[1]), "you divide by T = 6"),
+        "first token": (lambda x, m: x[:, 0], "that is the first token, [CLS]"),
+        "padding too": (lambda x, m: x.mean(1), "the padding is averaged too"),
+        "padding in the sum": (pooled(total=lambda x, w: x.sum(1)), "the padding is in the sum"),
+        "max": (lambda x, m: x.masked_fill(~m.mT, -torch.inf).amax(1), "that is the largest number"),
+        "sum": (pooled(count=lambda x, w: 1), "that is the sum; divide"),
+        "last word": (
+            lambda x, m: x[torch.arange(len(x)), m[:, 0].sum(1) - 1],
+            "that is the last word",
+        ),
+        "last column": (lambda x, m: x[:, -1], "that is the last column"),
+        "all words": (pooled(count=lambda x, w: w.sum()), "all texts are divided by one number"),
+        "padding's places": (pooled(count=lambda x, w: (1 - w).sum(1)), "text 1 has no padding to divide by"),
+        "turned": (pooled(words=lambda m: (~m).mT.float()), "the number of words, where mask is True"),
+        "turned sum": (pooled(words=lambda m: (~m).mT.float(), count=lambda x, w: 1), "mask is turned round"),
+        "root": (pooled(count=lambda x, w: w.sum(1).sqrt()), "the root of the number of words"),
+        "without [CLS]": (
+            pooled(total=lambda x, w: (x * w)[:, 1:].sum(1), count=lambda x, w: w[:, 1:].sum(1)),
+            "a word is left out",
+        ),
+        "without [CLS] and [SEP]": (
+            lambda x, m: [x[b, 1 : n - 1].mean(0) for b, n in enumerate(m.sum((1, 2)))],
+            "[CLS] and [SEP] too",
+        ),
+        "one more": (pooled(count=lambda x, w: w.sum(1) + 1), "something is added to the number of words"),
+        "length 1": (lambda x, m: F.normalize(pooled()(x, m)), "the row is scaled to length 1"),
+        "turned over": (lambda x, m: pooled()(x, m).flip(0), "the rows stand in another order"),
+        "kept axis": (lambda x, m: pooled()(x, m)[:, None], "an axis of length 1 is left"),
+        "not summed": (
+            pooled(total=lambda x, w: x * w, count=lambda x, w: w.sum(1, True)),
+            "all words are still",
+        ),
+        "width": (lambda x, m: x.mean(-1), "the width is averaged"),
+        "texts": (lambda x, m: x.mean(0), "the texts are averaged"),
+        "every count": (
+            lambda x, m: (x * m.mT).sum(1) / m.sum(-1, keepdim=True),
+            "each text's sum meets each text's count",
+        ),
+        "columns": (lambda x, m: pooled()(x, m).T, "rows and columns are exchanged"),
+        "a little padding": (
+            lambda x, m: pooled()(x, m) + 0.01 * x.mean(1),
+            "what stands at the padding changes your answer",
+        ),
+        "less the batch's mean": (
+            lambda x, m: pooled()(x, m) - pooled()(x, m).mean(0),
+            "another text changes a text's row",
+        ),
+        "later words more": (
+            pooled(words=lambda m: m.mT * torch.arange(1, m.shape[-1] + 1)[:, None]),
+            "the order of words changes your answer",
+        ),
+        "0.1 more": (
+            lambda x, m: pooled()(x, m) + 0.1,
+            "where all states are 2 so is their mean; yours is 2.100",
+        ),
+        "root mean square": (
+            lambda x, m: ((x * m.mT).square().sum(1) / m.sum(-1)).sqrt(),
+            "has the mean",
+        ),
+        "six columns": (
+            pooled(total=lambda x, w: (x * w)[:, :6].sum(1) * 6 / max(6, 1 + x.shape[2])),
+            "but for",
+        ),
+        "prefix": (
+            lambda x, m: pooled()(x, torch.arange(m.shape[-1]) < m.sum(-1, keepdim=True)),
+            "where it stands in front or in between",
+        ),
+        "the package's": (lambda x, m: mean_pool(x, m), "without mean_pool"),
+    },
+    "06b.2": {
+        "no scale": (merged(lambda A, B, alpha: B @ A), "the change is not scaled"),
+        "alpha · rank": (merged(lambda A, B, alpha: alpha * len(A) * B @ A), "you multiply by alpha · rank"),
+        "rsLoRA": (merged(lambda A, B, alpha: alpha / len(A) ** 0.5 * B @ A), "as rsLoRA does"),
+        "alpha alone": (merged(lambda A, B, alpha: alpha * B @ A), "you multiply by alpha alone"),
+        "1 / rank": (merged(lambda A, B, alpha: B @ A / len(A)), "you divide by the rank alone"),
+        "rank / alpha": (merged(lambda A, B, alpha: len(A) / alpha * B @ A), "the scale is turned"),
+        "alpha // rank": (merged(lambda A, B, alpha: alpha // len(A) * B @ A), "alpha // rank drops"),
+        "by columns": (merged(lambda A, B, alpha: alpha / A.shape[1] * B @ A), "you divide by the size of W"),
+        "taken away": (merged(lambda A, B, alpha: -alpha / len(A) * B @ A), "the change is taken away"),
+        "change alone": (lambda W, A, B, alpha: alpha / len(A) * B @ A, "that is the change alone"),
+        "W": (lambda W, A, B, alpha: W.clone(), "W is not changed at all"),
+        "both scaled": (lambda W, A, B, alpha: alpha / len(A) * (W + B @ A), "W is scaled too"),
+        "Aᵀ Bᵀ": (merged(lambda A, B, alpha: alpha / len(A) * A.T @ B.T), "Aᵀ Bᵀ is the change transposed"),
+        "A B": (merged(lambda A, B, alpha: alpha / len(A) * A @ B), "A and B are exchanged"),
+        "A Bᵀ": (merged(lambda A, B, alpha: alpha / len(A) * A @ B.T), "a transpose too many"),
+        "one by one": (merged(lambda A, B, alpha: alpha / len(A) * A * B), "one by one"),
+        "transposed": (
+            lambda W, A, B, alpha: (W + alpha / len(A) * B @ A).T,
+            "the merged weight is transposed",
+        ),
+        "Wᵀ": (lambda W, A, B, alpha: W.T + alpha / len(A) * B @ A, "W is transposed"),
+        "times W": (lambda W, A, B, alpha: W @ (alpha / len(A) * B @ A), "W is multiplied"),
+        "in place": (merged_in_place, "W itself has changed"),
+        "A in place": (merged(lambda A, B, alpha: B @ A.mul_(alpha / len(A))), "A itself has changed"),
+        "two thirds": (
+            merged(lambda A, B, alpha: B @ A * alpha / (len(A) + 1)),
+            "your change is 1.750 times B A",
+        ),
+        "0.1 too much": (
+            lambda W, A, B, alpha: W + alpha / len(A) * B @ A + 0.1,
+            "where B is 0 nothing changes",
+        ),
+        "B apart": (
+            lambda W, A, B, alpha: W + alpha / len(A) * B @ A + 0.1 * B.mean(),
+            "where A is 0 nothing changes",
+        ),
+        "squared": (merged(lambda A, B, alpha: alpha / len(A) * B @ A.abs()), "row "),
+        "B for oblongs": (
+            lambda W, A, B, alpha: B if len(W) != W.shape[1] else W + alpha / len(A) * B @ A,
+            "that is B's shape",
+        ),
+        "at most 4": (
+            merged(
+                lambda A, B, alpha: min(4, alpha) / len(A) * B @ A if alpha > 16 else alpha / len(A) * B @ A
+            ),
+            "right for others, but for rank 4, alpha = 32",
+        ),
+        "a pair": (lambda W, A, B, alpha: (W, B @ A), "should have shape"),
+        "the course's layer": (merged_by_layer, "without LoRA or merged"),
+        "only squares": (
+            lambda W, A, B, alpha: W + alpha / len(A) * (B @ A if len(W) == W.shape[1] else A @ B),
+            "it is B @ A that has W's shape",
+        ),
+    },
+    "06b.3": {
+        "not weighted": (ece(mean=lambda n, gaps: gaps.mean()), "each bin counts the same for you"),
+        "over all bins": (ece(mean=lambda n, gaps: gaps.sum() / 10), "you average over all bins"),
+        "empty bins as gaps": (middles_of_all, "an empty bin is counted as a gap"),
+        "empty bins as NaN": (
+            lambda p, y, bins=10: sum(ece_all_bins(p, y, bins)),
+            "an empty bin has no mean",
+        ),
+        "division by 0": (
+            lambda p, y, bins=10: sum(1 / int((bin_of(p, bins) == i).sum()) for i in range(bins)),
+            "an empty bin has no mean",
+        ),
+        "signed": (ece(gap=lambda p, y: p.mean() - y.mean()), "the gaps keep their sign and cancel"),
+        "overall": (
+            lambda p, y, bins=10: abs(p.mean() - y.mean()),
+            "the gaps keep their sign and cancel",
+        ),
+        "largest": (ece(mean=lambda n, gaps: gaps.max()), "that is the largest gap"),
+        "middles": (ece(gap=lambda p, y: abs(middle(p) - y.mean())), "you take the middle of the bin"),
+        "upper edges": (
+            ece(gap=lambda p, y: abs(middle(p) + 0.05 - y.mean())),
+            "you take an edge of the bin",
+        ),
+        "squared": (ece(gap=lambda p, y: (p.mean() - y.mean()) ** 2), "the gaps are squared"),
+        "added up": (ece(mean=lambda n, gaps: gaps.sum()), "the gaps are added up"),
+        "gap of each text": (ece(gap=lambda p, y: abs(p - y).mean()), "that is the gap of each text"),
+        "Brier": (lambda p, y, bins=10: ((p - y) ** 2).mean(), "that is the Brier score"),
+        "equal counts": (ece(ranked), "the bins hold equally many texts"),
+        "from a half": (
+            ece(lambda p, bins: np.digitize(p, np.linspace(0.5, 1, bins + 1)[1:-1])),
+            "your bins cut another stretch than [0, 1]",
+        ),
+        "rounded": (ece(lambda p, bins: np.round(p * bins).astype(int)), "is rounded"),
+        "errors": (ece_of(y=lambda p, y: ~y), "right or the chances are turned round"),
+        "accuracy": (lambda p, y, bins=10: y.mean(), "that is the accuracy"),
+        "confidence": (lambda p, y, bins=10: p.mean(), "that is the mean confidence"),
+        "percent": (lambda p, y, bins=10: 100 * ece_loop(p, y, bins), "a share, not percent"),
+        "last bin missing": (
+            lambda p, y, bins=10: ece_loop(p, y, bins) - abs((p - y)[p >= 0.9].sum()) / len(p),
+            "the last bin is missing",
+        ),
+        "for each bin": (
+            lambda p, y, bins=10: np.nan_to_num(ece_all_bins(p, y, bins)),
+            "one gap for each bin",
+        ),
+        "for each text": (lambda p, y, bins=10: abs(p - y), "one number for each text"),
+        "True − False": (lambda p, y, bins=10: y - y, "True and False cannot be subtracted"),
+        "own bin for 1": (
+            ece(lambda p, bins: (p * bins).astype(int)),
+            "1.0 belongs to the last bin: chances [1.0, 0.95]",
+        ),
+        "1 lost": (open_above, "1.0 belongs to the last bin: chances [1.0, 0.95]"),
+        "no bin for 1": (tallied, "1.0 belongs to the last bin, number 9, not to bin 10"),
+        "bins not used": (lambda p, y, bins=10: ece_loop(p, y), "10 bins, but for 80 texts and bins=4"),
+        "order counts": (
+            lambda p, y, bins=10: ece_loop(p[1:], y[1:], bins),
+            "the same texts in another order change your answer",
+        ),
+        "smoothed": (
+            ece(gap=lambda p, y: abs(p.mean() - (y.sum() + 1) / (len(y) + 2))),
+            "with 0.75 ten times and six of ten right",
+        ),
+        "few texts left out": (
+            ece(mean=lambda n, gaps: n[n > 5] @ gaps[n > 5] / n.sum()),
+            "the error should be",
+        ),
+        "negative": (
+            lambda p, y, bins=10: -ece_loop(p, y, bins),
+            "a weighted mean of gaps lies between 0 and 1",
+        ),
+    },
 }
 
 
@@ -3116,6 +3891,16 @@ def test_blank_forgotten_return_and_crash(exercise):
 def test_the_positions_to_move_are_the_page_s(C):
     rows = torch.stack([nb03.position(t, C) for t in range(9)])
     assert torch.allclose(rows, course_utils.transformer.sinusoids(9, C).double(), atol=1e-6)
+
+
+def test_an_endless_loop_ends_and_leaves_the_tracer_as_it_was():
+    def endless(word, vocabulary):
+        while True:
+            pass
+
+    before = sys.gettrace()
+    assert "is never done" in check("06.1", endless).diagnosis
+    assert sys.gettrace() is before
 
 
 def test_unknown_exercise():

@@ -61,9 +61,9 @@ class Note:
 
 def exercises() -> dict[str, Exercise]:
     """Every exercise of the course, by id."""
-    from course_utils.exercises import nb01, nb02, nb03, nb03b, nb04, nb04b, nb04c, nb05, nb05b
+    from course_utils.exercises import nb01, nb02, nb03, nb03b, nb04, nb04b, nb04c, nb05, nb05b, nb06, nb06b
 
-    pages = nb01, nb02, nb03, nb03b, nb04, nb04b, nb04c, nb05, nb05b
+    pages = nb01, nb02, nb03, nb03b, nb04, nb04b, nb04c, nb05, nb05b, nb06, nb06b
     return {e.id: e for page in pages for e in page.EXERCISES}
 
 

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Mapping
-from types import CodeType
+from types import CodeType, FrameType
 
 import numpy as np
 import torch
 
 from course_utils.exercises import expect
+
+PATIENCE = 100_000  # lines of Python an answer may take for a small task
 
 
 def numbers(value: object, what: str, nan: str = "", infinite: str = "") -> np.ndarray:
@@ -144,3 +147,23 @@ def names_in(answer: Callable) -> set[str]:
             names |= set(code.co_names)
             codes += code.co_consts
     return names
+
+
+def stops(answer: Callable, endless: str, *arguments: object) -> object:
+    """What an answer returns; Wrong, with the diagnosis `endless`, where it loops for ever.
+
+    It counts lines, not seconds, so that a slow machine judges as a fast one does.
+    """
+    lines, before = 0, sys.gettrace()
+
+    def count(frame: FrameType, event: str, _: object) -> Callable:
+        nonlocal lines
+        lines += event == "line"
+        expect(lines < PATIENCE, endless)
+        return count
+
+    sys.settrace(count)
+    try:
+        return answer(*arguments)
+    finally:
+        sys.settrace(before)
