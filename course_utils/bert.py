@@ -90,8 +90,9 @@ def bert_config(theirs: BertConfig) -> Config:
     Raises:
         ValueError: an activation or positions that our parts do not have.
     """
-    if theirs.hidden_act != "gelu" or getattr(theirs, "position_embedding_type", "absolute") != "absolute":
-        raise ValueError(f"theirs must be a BERT with gelu and absolute positions, got {theirs.hidden_act}")
+    found = theirs.hidden_act, getattr(theirs, "position_embedding_type", "absolute")
+    if found != ("gelu", "absolute"):
+        raise ValueError(f"theirs must be a BERT with gelu and absolute positions, got {' and '.join(found)}")
     return Config(
         V=theirs.vocab_size,
         T=theirs.max_position_embeddings,

@@ -123,7 +123,10 @@ class Examples:
 
 def check_targets(targets: Sequence | np.ndarray, N: int, K: int) -> torch.Tensor:
     """Targets as a tensor; raises ValueError unless they are N classes in [0, K), or N rows of K chances."""
-    values = np.asarray(targets, float)
+    try:
+        values = np.asarray(targets, float)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"targets must be numbers: {error}") from None
     if values.shape not in ((N,), (N, K)):
         raise ValueError(f"targets must be (N = {N},) classes or (N, K = {K}), got shape {values.shape}")
     if missing := int(np.isnan(values).sum()):
@@ -342,11 +345,13 @@ def save(model: TextClassifier, bert: Pretrained, names: Sequence[str], folder: 
         folder: must not exist; appears when all is written.
 
     Raises:
-        ValueError: another number of names than classes.
+        ValueError: another number of names than classes, or LoRA that is not folded in.
         FileExistsError: the folder is there.
     """
     if len(names) != model.head.out_features:
         raise ValueError(f"names must be one a class: {model.head.out_features}, got {len(names)}")
+    if any(hasattr(part, "merged") for part in model.modules()):
+        raise ValueError("model must hold no LoRA: merge_lora(model.encoder) folds it in")
     if (folder := Path(folder)).exists():
         raise FileExistsError(f"folder {folder.name} is there already: choose another, or remove it")
     folder.parent.mkdir(parents=True, exist_ok=True)

@@ -153,6 +153,8 @@ BAD_TARGETS = [
     ([[0.5, 0.5]] * 2, 2, r"^targets must be .* got shape \(2, 2\)$"),
     ([[0.2, 0.3, 0.5]] * 3, 2, r"^targets must be .* got shape \(3, 3\)$"),
     ([[0], [1], [1]], 2, r"^targets must be .* got shape \(3, 1\)$"),
+    (["bad", "good", "bad"], 2, r"^targets must be numbers: .*'bad'$"),
+    ([[0.5, 0.5], [1], [0, 1]], 2, r"^targets must be numbers: "),
     ([0, math.nan, math.nan], 2, r"^targets must not be missing, got 2 nan$"),
     ([0, None, 1], 2, r"^targets must not be missing, got 1 nan$"),
     ([[0, 1], [math.nan, 1], [1, 0]], 2, r"^targets must not be missing, got 1 nan$"),
@@ -681,6 +683,19 @@ def test_folded_lora_is_stored(tmp_path):
     save(model, tiny_pretrained(), ["bad", "good"], tmp_path / "reviews")
     found = chances(load(tmp_path / "reviews")[0], Examples(rows_of(20)))
     np.testing.assert_allclose(found, before, atol=1e-5)
+
+
+@torch.no_grad()
+def test_lora_that_is_not_folded_in_is_named(tmp_path):
+    original = tiny_pretrained()
+    before = tensors_of(original.model)
+    model = TextClassifier(add_lora(from_bert(tiny(seed=6)), 2), 2)
+    with pytest.raises(
+        ValueError, match=r"^model must hold no LoRA: merge_lora\(model.encoder\) folds it in$"
+    ):
+        save(model, original, ["bad", "good"], tmp_path / "reviews")
+    assert not contents(tmp_path)
+    assert all(torch.equal(p, before[name]) for name, p in original.model.named_parameters())
 
 
 def test_many_classes_keep_their_order(tmp_path):
