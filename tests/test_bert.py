@@ -526,6 +526,17 @@ def test_batches_are_a_function_of_the_step():
     assert batches(0).targets.sort().values.tolist() != other(0).targets.sort().values.tolist()
 
 
+def test_batches_are_of_like_length(hidden):
+    found = passages([*range(8, ROOM), *range(8, ROOM)])
+    batches, n = found.batches(9), len(found.rows) // 9
+    for step in range(n):
+        batches(step)
+    for part in torch.arange(9 * n).split(9):
+        found.guesses(torch.randperm(len(found.rows), generator=seeded(int(part[0])))[:9], 0)
+    padded = [int((ids == PAD).sum()) for ids, *_ in hidden]
+    assert sum(padded[:n]) < 0.5 * sum(padded[n:])
+
+
 def test_each_epoch_hides_other_words(hidden):
     """One stretch, so that nothing but the draw can differ."""
     batches = passages([30]).batches(1)

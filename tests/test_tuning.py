@@ -533,7 +533,9 @@ def test_a_is_drawn_by_its_seed_within_its_bound_and_each_anew():
     assert not any(torch.equal(p, other[name]) for name, p in first.items() if name.endswith("A"))
     assert len({tuple(p.flatten().tolist()) for p in As}) == len(As)
     bound = CONFIG.C**-0.5
-    assert all(0.8 * bound < p.abs().max() <= bound for p in As)
+    for p in As:
+        assert -bound <= p.min() < -0.8 * bound
+        assert 0.8 * bound < p.max() <= bound
 
 
 @pytest.mark.parametrize("rank", [1, 3])
