@@ -223,7 +223,7 @@ class Passages:
         rows = tokenizer(list(texts), add_special_tokens=False, verbose=False).input_ids
         n, first, last = PIECES - 2, tokenizer.cls_token_id, tokenizer.sep_token_id
         cut = [[first, *row[i : i + n], last] for row in rows for i in range(0, len(row), n)]
-        self.rows = [torch.tensor(row) for row in cut if len(row) > 9]  # a stray heading tells nothing
+        self.rows = [torch.tensor(row) for row in cut if len(row) > 9]  # too short to tell anything
         self.lengths = torch.tensor([len(row) for row in self.rows])
         self.encoder, self.depth = encoder, depth
         self.mask_id, self.V = tokenizer.mask_token_id, encoder.embedding.V
@@ -289,7 +289,8 @@ def load_head(bert: Pretrained) -> tuple[MaskedWordHead, int]:
     else:
         from transformers import BertForMaskedLM
 
-        whole = BertForMaskedLM.from_pretrained(bert.model.name_or_path, local_files_only=True)
+        with pretrained.without_bars():
+            whole = BertForMaskedLM.from_pretrained(bert.model.name_or_path, local_files_only=True)
         theirs, depth = whole.cls.predictions.state_dict(), whole.config.num_hidden_layers
         weights = {name: theirs[key] for name, key in HEAD_NAMES.items()}
     head = MaskedWordHead(len(weights["bias"]), len(weights["dense.bias"]), bert.model.config.layer_norm_eps)

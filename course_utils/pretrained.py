@@ -86,15 +86,23 @@ def _embedded_folder(name: str) -> Path:
 def _read(name: str, folder: Path, attention: str) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     """Model and tokenizer from local files alone, without a word."""
     import transformers
-    from transformers.utils import logging
 
     kind = transformers.AutoModel if name == "bert" else transformers.AutoModelForCausalLM
-    bars = logging.is_progress_bar_enabled, logging.disable_progress_bar, logging.enable_progress_bar
-    with _quiet(logging, *bars):
+    with without_bars():
         model = kind.from_pretrained(
             folder, local_files_only=True, use_safetensors=True, attn_implementation=attention
         )
         return model.eval(), transformers.AutoTokenizer.from_pretrained(folder, local_files_only=True)
+
+
+@contextmanager
+def without_bars() -> Iterator[None]:
+    """Let transformers read and write files with neither bars nor warnings."""
+    from transformers.utils import logging
+
+    bars = logging.is_progress_bar_enabled, logging.disable_progress_bar, logging.enable_progress_bar
+    with _quiet(logging, *bars):
+        yield
 
 
 def _hub_folder(asset: data.Asset) -> Path | None:

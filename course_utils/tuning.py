@@ -20,6 +20,7 @@ from torch.nn.utils.rnn import pad_sequence
 
 from course_utils.attention import padding_mask
 from course_utils.bert import from_bert, to_bert
+from course_utils.pretrained import without_bars
 from course_utils.runtime import device, generator
 from course_utils.sentiment import check_texts
 from course_utils.training import shuffled
@@ -165,7 +166,7 @@ class TextClassifier(nn.Module):
         """Put a head on an encoder.
 
         Args:
-            encoder: is not copied, but trained.
+            encoder: is not copied, but trained; what is frozen in it already stays so.
             K: number of classes.
             start: the first layer that is trained; from 1 on, the embedding and the layers below stay as
                 they are. The number of layers itself: only the head is trained.
@@ -358,7 +359,8 @@ def save(model: TextClassifier, bert: Pretrained, names: Sequence[str], folder: 
     with tempfile.TemporaryDirectory(dir=folder.parent) as parts:
         theirs = to_bert(model.encoder, bert.model)
         theirs.config.id2label = dict(enumerate(names))
-        theirs.save_pretrained(Path(parts, "whole"))
+        with without_bars():
+            theirs.save_pretrained(Path(parts, "whole"))
         bert.tokenizer.save_pretrained(Path(parts, "whole"))
         head = {name: p.detach().cpu().contiguous() for name, p in model.head.named_parameters()}
         save_file(head, Path(parts, "whole", HEAD))
@@ -376,7 +378,8 @@ def load(folder: Path) -> tuple[TextClassifier, PreTrainedTokenizerBase, list[st
 
     if not Path(folder, HEAD).is_file():
         raise FileNotFoundError(f"folder {Path(folder).name} holds no {HEAD}: was it stored by `save`?")
-    theirs, head = AutoModel.from_pretrained(folder, local_files_only=True), load_file(Path(folder, HEAD))
+    with without_bars():
+        theirs, head = AutoModel.from_pretrained(folder, local_files_only=True), load_file(Path(folder, HEAD))
     names = list(theirs.config.id2label.values())
     wanted = (len(names), theirs.config.hidden_size)
     if tuple(head["weight"].shape) != wanted:
