@@ -59,8 +59,10 @@ PIECES = 64  # a training text's longest
 BATCH = 32
 # The last layers of the embedded encoder were tuned to say what a sentence means, and know less of its words:
 # in short trials the head guessed best from the middle layers.
-DEPTH = 4
-OPTIONS = Options(steps=3_000, lr=1e-2, warmup=100, betas=(0.9, 0.999), every=500)
+DEPTH = 3
+# Nor did it ever meet [MASK], whose vector says nothing to it; [UNK], which it knows, hides a word better.
+HIDDEN = "[UNK]"
+OPTIONS = Options(steps=800, lr=1e-2, warmup=100, betas=(0.9, 0.999), every=200)
 
 
 def wordpiece(word: str, vocabulary: Container[str], unknown: str = "[UNK]") -> list[str]:
@@ -217,16 +219,29 @@ class Passages:
     """Texts as padded tokens of which some are hidden, and the frozen encoder's states at those."""
 
     def __init__(
-        self, encoder: Encoder, tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], depth: int = DEPTH
+        self,
+        encoder: Encoder,
+        tokenizer: PreTrainedTokenizerBase,
+        texts: Sequence[str],
+        depth: int = DEPTH,
+        mask_id: int | None = None,
     ) -> None:
-        """Cut texts into stretches of at most PIECES tokens; the states are those after `depth` layers."""
+        """Cut texts into stretches of at most PIECES tokens.
+
+        Args:
+            encoder, tokenizer: of one BERT.
+            texts: paragraphs, say.
+            depth: the states are those after so many layers.
+            mask_id: of the token that hides a word; None for HIDDEN.
+        """
         rows = tokenizer(list(texts), add_special_tokens=False, verbose=False).input_ids
         n, first, last = PIECES - 2, tokenizer.cls_token_id, tokenizer.sep_token_id
         cut = [[first, *row[i : i + n], last] for row in rows for i in range(0, len(row), n)]
         self.rows = [torch.tensor(row) for row in cut if len(row) > 9]  # too short to tell anything
         self.lengths = torch.tensor([len(row) for row in self.rows])
         self.encoder, self.depth = encoder, depth
-        self.mask_id, self.V = tokenizer.mask_token_id, encoder.embedding.V
+        self.mask_id = tokenizer.convert_tokens_to_ids(HIDDEN) if mask_id is None else mask_id
+        self.V = encoder.embedding.V
 
     @torch.no_grad()
     def guesses(self, indices: torch.Tensor, seed: int) -> Guesses:
@@ -279,13 +294,14 @@ def paragraphs(split: str) -> list[str]:
     return [line for article in corpora.wikitext2(split) for line in article.split("\n") if len(line) > 40]
 
 
-def load_head(bert: Pretrained) -> tuple[MaskedWordHead, int]:
-    """A head for a BERT, in evaluation mode, and the number of layers whose states it reads.
+def load_head(bert: Pretrained) -> tuple[MaskedWordHead, int, int]:
+    """A head for a BERT, in evaluation mode, the number of layers whose states it reads, and the mask's id.
 
     Of the embedded encoder the one trained here, of the hub's BERT its own.
     """
+    mask = bert.tokenizer.mask_token
     if bert.source == "embedded":
-        weights, depth = load_file(FOLDER / "head.safetensors"), card()["depth"]
+        weights, depth, mask = load_file(FOLDER / "head.safetensors"), card()["depth"], card()["hidden as"]
     else:
         from transformers import BertForMaskedLM
 
@@ -295,7 +311,7 @@ def load_head(bert: Pretrained) -> tuple[MaskedWordHead, int]:
         weights = {name: theirs[key] for name, key in HEAD_NAMES.items()}
     head = MaskedWordHead(len(weights["bias"]), len(weights["dense.bias"]), bert.model.config.layer_norm_eps)
     head.load_state_dict(weights)
-    return head.to(device()).eval(), depth
+    return head.to(device()).eval(), depth, bert.tokenizer.convert_tokens_to_ids(mask)
 
 
 def card() -> dict:
@@ -314,6 +330,7 @@ def save_head(head: MaskedWordHead, options: Options, history: History, known: d
         "options": {k: v for k, v in asdict(options).items() if k != "checkpoint"},
         "stretches a batch": BATCH,
         "depth": DEPTH,
+        "hidden as": HIDDEN,
         "torch": torch.__version__,
         "date": date.today().isoformat(),
         "valid": history.valid,

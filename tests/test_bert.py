@@ -408,8 +408,8 @@ def test_the_hubs_bert_brings_its_own_head(tmp_path):
     whole = tiny(BertForMaskedLM)
     whole.save_pretrained(tmp_path)
     model = BertModel.from_pretrained(tmp_path).to(device()).eval()
-    head, depth = load_head(Pretrained(model, tiny_tokenizer(), "from the hub", "hub"))
-    assert depth == SIZES["num_hidden_layers"]
+    head, depth, mask_id = load_head(Pretrained(model, tiny_tokenizer(), "from the hub", "hub"))
+    assert (depth, mask_id) == (SIZES["num_hidden_layers"], tiny_tokenizer().mask_token_id)
     assert not head.training
     encoder, (ids, mask, _) = from_bert(model), drawn(4, 9)
     found = head(states_after(encoder, ids, mask, depth), encoder.embedding.tokens.weight)
@@ -429,7 +429,8 @@ def test_a_stored_head_comes_back(tmp_path, monkeypatch):
     assert card["valid"] == [[7, 1.5]]
     assert card["test"] == {"nats": 2.5}
     assert str(tmp_path) not in json.dumps(card)  # nobody's folders
-    found, depth = load_head(tiny_pretrained())
+    found, depth, mask_id = load_head(tiny_pretrained())
+    assert mask_id == tiny_tokenizer().unk_token_id != tiny_tokenizer().mask_token_id
     assert depth == card["depth"] == bert.DEPTH
     assert not found.training
     states = torch.randn(6, 12, generator=seeded(0)).to(device())
