@@ -30,7 +30,7 @@ AS_ROOT = $$(test "$$(id -u)" != 0 || echo --allow-root)
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup lab test test-all check sync execute assets results translator bench html FORCE
+.PHONY: help setup lab test test-all check sync execute assets results translator masked-words bench html FORCE
 
 help: ## list the targets
 	@echo "make TARGET, where TARGET is one of:"
@@ -71,6 +71,9 @@ bench: $(VENV)/.lab ## time the models beside libraries', into build/bench.json 
 
 translator: $(VENV)/.lab ## train notebook 03b's translator again, an hour of a core; stopped, it goes on where it was
 	OMP_NUM_THREADS=1 $(PY) -m course_utils.translation
+
+masked-words: $(VENV)/.lab ## train notebook 06's head for hidden words again, ten minutes of a core
+	OMP_NUM_THREADS=1 $(PY) -m course_utils.bert
 
 html: $(VENV)/.lab ## static pages in build/html (NB=… for one)
 	$(PY) -m nbconvert --to html --output-dir build/html --embed-images \
