@@ -62,7 +62,7 @@ class Method:
 METHODS = {
     "head only": Method(3e-3, 20, top=0),
     "top two layers": Method(8e-4, 4, top=2),
-    "LoRA": Method(2e-3, 4, rank=8),
+    "LoRA": Method(2e-3, 3, rank=8),
     "all layers": Method(1e-4, 3),
     "all layers, one pass": Method(1e-4, 1),
     "random weights": Method(3e-4, 3, pretrained=False),
@@ -75,7 +75,7 @@ GRID = {  # step sizes tried
     "random weights": (1e-4, 3e-4),
 }
 FAULTS = ("none", "padding read", "no dropout")
-SLOW = ("LoRA", "all layers", "all layers, one pass", "random weights")
+SLOW = ("top two layers", "LoRA", "all layers", "all layers, one pass", "random weights")
 
 
 def classifier(method: Method, seed: int, K: int = 2) -> tuning.TextClassifier:
