@@ -82,6 +82,58 @@ def test_reviews(have):
     assert 0.45 < (table["rating"] > 0).mean() < 0.55
 
 
+@pytest.mark.parametrize(
+    ("kind", "texts", "ids"),
+    [
+        ("films", 10_568, r"\d+"),
+        ("products", 3_610, r"\d+_\d+"),
+        ("tweets", 4_196, r"\d+"),
+        ("news", 4_946, r"\d+_\d+"),
+    ],
+)
+def test_rated_texts(have, kind, texts, ids):
+    have("reviews")
+    table = corpora.rated(kind)
+    assert list(table.columns) == ["id", "rating", "text"]
+    assert len(table) == texts
+    assert list(table.index) == list(range(texts))
+    assert table["id"].is_unique
+    assert table["id"].astype(str).str.fullmatch(ids).all()
+    assert table["rating"].abs().between(0, 4, inclusive="right").all()
+    assert table["text"].str.strip().str.len().gt(0).all()
+    assert not table["text"].str.contains("\t").any()
+
+
+def test_reviews_are_the_rated_films(have):
+    have("reviews")
+    assert corpora.reviews().equals(corpora.rated("films"))
+
+
+@pytest.mark.parametrize("kind", corpora.RATED)
+def test_a_rating_is_the_mean_of_single_ones(have, kind):
+    """Of tweets those that twenty people rated; a few that a hundred did have another mean in the source."""
+    have("reviews")
+    table, single = corpora.rated(kind), corpora.single_ratings(kind)
+    assert {value for row in single.values() for value in row} == set(range(-4, 5))
+    ids = table["id"].astype(str)
+    assert set(ids) <= single.keys()
+    means = np.array([np.mean(single[name]) for name in ids])
+    few = np.array([len(single[name]) < 90 for name in ids])
+    assert few.mean() > (0.75 if kind == "tweets" else 0.999)
+    np.testing.assert_allclose(means[few], table["rating"][few], atol=1e-9)
+    left_out = single.keys() - set(ids)
+    assert all(sum(single[name]) == 0 for name in left_out)  # texts with no side
+
+
+@pytest.mark.parametrize("kind", ["books", "movieReviewSnippets", ""])
+def test_a_kind_of_rated_texts_is_checked(kind):
+    for call in (corpora.rated, corpora.single_ratings):
+        with pytest.raises(
+            ValueError, match=f"^kind must be one of films, products, tweets, news, got '{kind}'$"
+        ):
+            call(kind)
+
+
 def test_tatoeba(have):
     have("tatoeba-spa")
     table = corpora.tatoeba()

@@ -15,6 +15,7 @@ from course_utils import metrics
 from course_utils.metrics import (
     Interval,
     bootstrap_interval,
+    crossed_interval,
     distinct,
     mean_interval,
     paired,
@@ -153,6 +154,103 @@ def test_right_and_wrong_are_counted_as_numbers():
 
 def test_it_reads_well():
     assert str(Interval(0.78049, 0.79, 0.8)) == "0.790 [0.780, 0.800]"
+
+
+# --- runs and examples ------------------------------------------------------------------------------------
+
+
+def scored(random, S, N, runs, examples, rest):
+    """Scores of S runs on N examples around 0, by three standard deviations."""
+    return (
+        random.normal(0, runs, (S, 1)) + random.normal(0, examples, (1, N)) + random.normal(0, rest, (S, N))
+    )
+
+
+@pytest.mark.parametrize("seeds", [3, 5])
+@pytest.mark.parametrize("spread", [(0.1, 1, 1), (0.02, 1, 1), (0.3, 1, 0.5), (0.2, 0.1, 1)])
+def test_runs_and_examples_drawn_anew_are_covered_as_often_as_it_says(seeds, spread):
+    """Satterthwaite's is an approximation: within 2 points."""
+    random = np.random.default_rng(9)
+    intervals = [crossed_interval(scored(random, seeds, 100, *spread)) for _ in range(1000)]
+    assert within(cover(intervals, 0), 1000, 0.93, 0.97)
+
+
+def test_it_covers_where_intervals_over_examples_or_runs_alone_do_not():
+    random = np.random.default_rng(10)
+    tables = [scored(random, 6, 100, 0.25, 1, 0.2) for _ in range(1000)]
+    both = [crossed_interval(table, confidence=0.8) for table in tables]
+    assert within(cover(both, 0), 1000, 0.78, 0.82)
+    for axis in (0, 1):
+        alone = [mean_interval(table.mean(axis=axis), confidence=0.8) for table in tables]
+        assert cover(alone, 0) < stats.binom.ppf(FALSE_ALARM, 1000, 0.78)
+
+
+def test_two_runs_on_two_examples_by_hand():
+    """Mean squares 9 of runs, 4 of examples, 1 of what is left."""
+    found = crossed_interval([[0, 1], [2, 5]], confidence=0.9)
+    degrees = (9 + 4 - 1) ** 2 / (9**2 + 4**2 + 1**2)
+    reach = stats.t.ppf(0.95, degrees) * math.sqrt((9 + 4 - 1) / 4)
+    assert found == pytest.approx((2 - reach, 2, 2 + reach))
+
+
+def test_mean_squares_are_those_of_least_squares():
+    """Oracle: what fitting runs, and then examples, takes away from the squares."""
+    table = scored(np.random.default_rng(11), 4, 7, 1, 2, 1) + 3
+    run, example = np.eye(4).repeat(7, axis=0), np.tile(np.eye(7), (4, 1))
+    one, y = np.ones((28, 1)), table.ravel()
+
+    def left(*parts):
+        design = np.hstack(parts)
+        return ((y - design @ np.linalg.lstsq(design, y, rcond=None)[0]) ** 2).sum()
+
+    squares = np.array([left(one) - left(run), left(one) - left(example), left(run, example)])
+    freedom = np.array([3, 6, 18])
+    means = squares / freedom
+    whole = means[0] + means[1] - means[2]
+    degrees = whole**2 / (means**2 / freedom).sum()
+    reach = stats.t.ppf(0.975, degrees) * math.sqrt(whole / 28)
+    assert crossed_interval(table) == pytest.approx((y.mean() - reach, y.mean(), y.mean() + reach))
+
+
+@pytest.mark.parametrize("axis", [0, 1])
+def test_runs_all_alike_leave_the_interval_over_examples_and_the_other_way_round(axis):
+    row = np.random.default_rng(12).normal(size=30)
+    table = np.broadcast_to(np.expand_dims(row, axis), (3, 30) if axis == 0 else (30, 3))
+    assert crossed_interval(table) == pytest.approx(mean_interval(row), rel=1e-9)
+
+
+def test_what_is_hard_for_both_models_cancels_out():
+    """Their difference is told although each alone is ten times as wide."""
+    random = np.random.default_rng(13)
+    hard = random.normal(size=300)
+    ours, theirs = hard - hard.mean() + random.normal(0, 0.1, (2, 3, 300))
+    ours += 0.05
+    found = crossed_interval(ours - theirs)
+    assert found.estimate == pytest.approx(ours.mean() - theirs.mean())
+    assert found.low > 0
+    wide = [crossed_interval(table) for table in (ours, theirs)]
+    assert all(i.low < 0 < i.high and i.high - i.low > 5 * (found.high - found.low) for i in wide)
+    assert crossed_interval(theirs - ours) == pytest.approx((-found.high, -found.estimate, -found.low))
+
+
+def test_neither_order_nor_unit_matters_and_more_confidence_is_wider():
+    table = scored(np.random.default_rng(14), 3, 20, 0.5, 1, 1)
+    found = crossed_interval(table)
+    assert crossed_interval(table[::-1, np.random.default_rng(0).permutation(20)]) == pytest.approx(found)
+    assert crossed_interval(10 * table + 5) == pytest.approx(tuple(10 * x + 5 for x in found))
+    narrow, wide = crossed_interval(table, confidence=0.5), crossed_interval(table, confidence=0.99)
+    assert wide.low < found.low < narrow.low < narrow.high < found.high < wide.high
+
+
+def test_the_variance_never_falls_below_that_of_what_is_left():
+    """Both kinds of mean alike, so that the plain formula has a variance below 0."""
+    assert crossed_interval([[0, 1], [1, 0]]) == pytest.approx(
+        (0.5 - stats.t.ppf(0.975, 1) / 2, 0.5, 0.5 + stats.t.ppf(0.975, 1) / 2)
+    )
+
+
+def test_scores_all_alike_have_no_width():
+    assert crossed_interval(np.full((3, 9), 0.25)) == (0.25, 0.25, 0.25)
 
 
 # --- one run more -----------------------------------------------------------------------------------------
@@ -379,6 +477,14 @@ def test_importing_metrics_does_not_load_sacrebleu():
         (lambda: mean_interval([1.0]), "^values must be two or more"),
         (lambda: mean_interval([1.0, np.inf]), "^values must be rows of finite numbers"),
         (lambda: mean_interval([1.0, 2.0], confidence=0), "^confidence must"),
+        (lambda: crossed_interval([1.0, 2.0]), r"^values must be \(S, N\) .* got shape \(2,\)$"),
+        (lambda: crossed_interval([[1.0, 2.0]]), r"^values must be .* 2 or more .* got shape \(1, 2\)$"),
+        (lambda: crossed_interval([[1.0], [2.0]]), r"^values must be .* got shape \(2, 1\)$"),
+        (lambda: crossed_interval(np.ones((2, 2, 2))), r"^values must be .* got shape \(2, 2, 2\)$"),
+        (lambda: crossed_interval([[1.0, 2.0], [3.0, np.nan]]), "^values must be .* finite numbers"),
+        (lambda: crossed_interval([[1.0, 2.0], [3.0, -np.inf]]), "^values must be .* finite numbers"),
+        (lambda: crossed_interval([[1.0, 2.0], [3.0, 4.0]], confidence=1), "^confidence must"),
+        (lambda: crossed_interval([[1.0, 1.0], [1.0, 1.0]], confidence=0), "^confidence must"),
         (lambda: prediction_interval([1.0]), "^values must be two or more"),
         (lambda: prediction_interval([1.0, np.nan]), "^values must be rows of finite numbers"),
         (lambda: prediction_interval([1.0, 2.0], confidence=1), "^confidence must"),
