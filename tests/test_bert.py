@@ -7,6 +7,7 @@ from collections import Counter
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import log_loss, top_k_accuracy_score
@@ -690,3 +691,31 @@ def test_a_head_is_stored_when_all_its_steps_are_done(done, tmp_path, monkeypatc
     assert asked[0].steps == 3
     assert asked[0].checkpoint.parent == tmp_path / "cache"  # an interrupted run is gone on with
     assert (tmp_path / "head").exists() == (done == 3)
+
+
+HELD_OUT = [
+    "The old lighthouse stood at the end of a narrow road, and every winter the sea "
+    "took a little more of it.",
+    "She opened the letter, read it twice, and put it back into the drawer without saying a word to anyone.",
+    "In the second half of the season the team won nine of their ten games and "
+    "finished at the top of the league.",
+    "The river rises in the mountains to the north and flows through three countries "
+    "before it reaches the sea.",
+    "After the war he returned to the city, where he taught music at a small school until his death in 1962.",
+    "The album was released in the spring and received good reviews, but it did not "
+    "sell as well as the first.",
+]
+
+
+def test_the_stored_head_beats_guessing_by_frequency(minilm):
+    encoder = from_bert(minilm.model)
+    head, depth, mask_id = load_head(minilm)
+    tokens = encoder.embedding.tokens.weight.detach()
+    assert head.bias.shape == tokens.shape[:1]
+    assert depth <= len(encoder.stack.layers)
+    side = Passages(encoder, minilm.tokenizer, HELD_OUT, depth, mask_id)
+    held, shares = side.held(), F.log_softmax(head.bias.detach(), dim=-1)
+    found = guess_scores(head, tokens, held)
+    targets = torch.cat([batch.targets for batch in held])
+    assert found["nats"] < F.nll_loss(shares.expand(len(targets), -1), targets).item() - 1
+    assert found["first"] > 2 * (targets == shares.argmax()).double().mean().item()
