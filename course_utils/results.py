@@ -44,6 +44,7 @@ EXPERIMENTS = {
     "gan_line": Experiment(nb05.lines, ("numpy", "scipy", "torch")),
     "gan_text": Experiment(nb05.texts, ("numpy", "sacrebleu", "torch")),
     "gan_stories": Experiment(nb05.stories, ("numpy", "sacrebleu", "torch")),
+    "hidden_words": Experiment(nb06.hidings, TUNING),
     "tuning_search": Experiment(nb06.search, TUNING),
     "tuning": Experiment(nb06.tunings, TUNING),
     "few_labels": Experiment(nb06.curve, TUNING),
