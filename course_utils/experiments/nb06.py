@@ -181,7 +181,13 @@ def judged(chances: Callable[[list[str]], np.ndarray], side: str = "test") -> Ro
 
 
 def right(row: Row) -> np.ndarray:
-    """For each test review whether a stored row has it right, (N,) zeros and ones."""
+    """For each test review whether a stored row has it right, (N,) zeros and ones.
+
+    Raises:
+        ValueError: the row was measured on another side.
+    """
+    if "test" not in row:
+        raise ValueError(f"row must be measured on the test side, got {', '.join(row)}")
     labels = nb04b.data().labels["test"]
     bits = np.unpackbits(np.frombuffer(bytes.fromhex(row["said good"]), np.uint8))[: len(labels)]
     return (bits == labels).astype(int)
@@ -204,7 +210,7 @@ def majority() -> Row:
 
 
 def blind(batch: tuning.Batch, width: int = 64) -> tuning.Batch:
-    """The same texts padded to one width, with every place read as if it were a token."""
+    """The texts padded, a few long ones cut, to one width, with every place read as if it were a token."""
     x = F.pad(batch.x, (0, width - batch.x.shape[1]))
     return batch._replace(x=x, mask=torch.ones(len(x), 1, width, dtype=torch.bool, device=x.device))
 
