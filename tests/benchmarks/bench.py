@@ -6,6 +6,9 @@ process of its own for each side: a high-water mark knows no sides.
 
 A race more: two functions from a Size to a callable that does the work once and returns what must be equal,
 one function that copies the first's weights into the second, and an entry in RACES.
+
+Where not the same work is raced but the way to the same end, a Chase says how long each side takes to get
+there; it runs once.
 """
 
 from __future__ import annotations
@@ -15,12 +18,15 @@ import json
 import platform
 import resource
 import sys
+import tempfile
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass, field, replace
 from multiprocessing import get_context
 from pathlib import Path
 from statistics import median
+from time import perf_counter
+from typing import TYPE_CHECKING
 
 import psutil
 import torch
@@ -28,11 +34,26 @@ import torch.nn.functional as F
 import transformers
 from torch import nn
 from torch.utils.benchmark import Timer
-from transformers import GPT2Config, GPT2LMHeadModel
+from transformers import (
+    AutoModelForSequenceClassification,
+    DataCollatorWithPadding,
+    GPT2Config,
+    GPT2LMHeadModel,
+    Trainer,
+    TrainerCallback,
+    TrainingArguments,
+)
 
+from course_utils import pretrained, splits, tuning
 from course_utils.attention import MultiHeadAttention
+from course_utils.experiments import nb06
 from course_utils.runtime import device, generator
+from course_utils.sentiment import graded
+from course_utils.training import train
 from course_utils.transformer import Config, Decoder, Stack
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 OUT = Path(__file__).parents[2] / "build" / "bench.json"
 ADAMW = {"lr": 1e-4, "betas": (0.9, 0.98), "weight_decay": 0.01, "fused": True}
@@ -79,6 +100,29 @@ class Race:
     unit: str = "tokens/s"
     size: Size = Size()
     tables: dict[str, list[Size]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Chase:
+    """Two ways to train a classifier of reviews, from the same weights and texts to the same accuracy.
+
+    Attributes:
+        ours, theirs: from the reviews and a Watch to a run that starts the watch where the work begins, and
+            calls it with the model whenever so many reviews more have been read.
+        work: what is compared, for the reader.
+        target: share of the held-out reviews to be judged rightly.
+        every: reviews read between two looks at the accuracy; a multiple of both batches.
+        limit: seconds of a side, looks included, after which it is given up.
+        reviews: gives tables with `text` and `rating`: "train", and "valid", which is held out.
+    """
+
+    ours: Callable[[pd.DataFrame, Watch], None]
+    theirs: Callable[[pd.DataFrame, Watch], None]
+    work: str
+    target: float = 0.82
+    every: int = 512
+    limit: float = 300.0
+    reviews: Callable[[], dict[str, pd.DataFrame]] = splits.review_split
 
 
 class Training:
@@ -192,6 +236,118 @@ def copy_encoder(ours: Stack, theirs: nn.TransformerEncoder) -> None:
         layer.norm2.load_state_dict(mine.around_feed_forward.norm.state_dict())
 
 
+# --- fine-tuning on film reviews ----------------------------------------------------------------------------
+
+METHOD = nb06.METHODS["all layers"]
+
+
+class Reached(Exception):  # noqa: N818 (no error)
+    """The accuracy is there: training may end."""
+
+
+class Watch:
+    """A stopwatch for training; it stands still while it looks at how well the model does.
+
+    Attributes:
+        seconds: of training so far.
+        curve: reviews read, seconds and accuracy, at each look.
+    """
+
+    def __init__(self, chase: Chase, side: str, held: pd.DataFrame) -> None:
+        """side: whose it is; held: the reviews to be judged."""
+        self.side, self.target, self.every, self.limit = side, chase.target, chase.every, chase.limit
+        self.right = (held["rating"] > 0).to_numpy()
+        self.held = tuning.Examples(tuning.encode(nb06.tokenizer(), held["text"].tolist()))
+        self.seconds, self.curve = 0.0, []
+
+    def start(self) -> None:
+        """Begin."""
+        self.begun = self.since = perf_counter()
+
+    def __call__(self, model: nn.Module) -> float:
+        """Look at a model that turns ids and mask into logits: the share it judges wrongly.
+
+        Raises:
+            Reached: the target is.
+            RuntimeError: the limit is, and the target is not.
+        """
+        if device() == "cuda":
+            torch.cuda.synchronize()
+        self.seconds += perf_counter() - self.since
+        said = tuning.chances(model, self.held).argmax(axis=1) == 1
+        accuracy = float((said == self.right).mean())
+        self.curve.append((self.every * (len(self.curve) + 1), round(self.seconds, 2), round(accuracy, 4)))
+        print(
+            "{:>8s} {:6,d} reviews {:7.1f} s  accuracy {:.3f}".format(self.side, *self.curve[-1]), flush=True
+        )
+        if accuracy >= self.target:
+            raise Reached
+        self.since = perf_counter()
+        if self.since - self.begun > self.limit:
+            raise RuntimeError(self.missed())
+        return 1 - accuracy
+
+    def missed(self) -> str:
+        """What is to be said of a side that did not get there."""
+        best = max((accuracy for *_, accuracy in self.curve), default=0.0)
+        spent = f"in {self.seconds:.0f} s of training"
+        return f"{self.side} did not reach accuracy {self.target:g} {spent}: the best was {best:.3f}"
+
+
+def our_tuning(reviews: pd.DataFrame, watch: Watch) -> None:
+    """As notebook 06b trains, in float32."""
+    model = nb06.classifier(METHOD, seed=0)
+    watch.start()
+    targets = nb06.two_sided(graded(reviews["rating"].to_numpy()))
+    known = nb06.examples(model, reviews["text"].tolist(), targets)
+    B = nb06.BATCH
+    options = nb06.options(METHOD, len(reviews), B, seed=0, mixed=False)
+    train(model, known.batches(B), tuning.text_loss, replace(options, every=watch.every // B), watch)
+
+
+def trainer_tuning(reviews: pd.DataFrame, watch: Watch) -> None:
+    """Hugging Face's Trainer as it comes, but for what it writes and prints."""
+    bert = pretrained.load("bert")
+    torch.manual_seed(0)  # of the head
+    with pretrained.without_bars():
+        model = AutoModelForSequenceClassification.from_pretrained(
+            bert.model.name_or_path, num_labels=2, local_files_only=True
+        )
+    watch.start()
+    ids = bert.tokenizer(reviews["text"].tolist(), truncation=True, max_length=tuning.LIMIT).input_ids
+    labels = (reviews["rating"] > 0).astype(int)
+    rows = [{"input_ids": row, "label": label} for row, label in zip(ids, labels, strict=True)]
+    quiet = {"save_strategy": "no", "logging_strategy": "no", "report_to": "none", "disable_tqdm": True}
+    with tempfile.TemporaryDirectory() as folder:
+        arguments = TrainingArguments(folder, use_cpu=device() == "cpu", **quiet)
+        collator = DataCollatorWithPadding(bert.tokenizer)
+        Trainer(model, arguments, collator, rows, callbacks=[Looks(watch)]).train()
+
+
+class Looks(TrainerCallback):
+    """Lets a watch look at Trainer's model."""
+
+    def __init__(self, watch: Watch) -> None:
+        self.watch = watch
+
+    def on_step_end(self, args, state, control, model, **_):
+        """After each step."""
+        if state.global_step * args.train_batch_size % self.watch.every == 0:
+            self.watch(Logits(model))
+
+
+class Logits(nn.Module):
+    """A classifier of the library's, called as ours is."""
+
+    def __init__(self, theirs: nn.Module) -> None:
+        super().__init__()
+        self.theirs = theirs
+
+    def forward(self, x: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+        """ids (B, T), mask (B, 1, T), True at tokens → logits (B, K)."""
+        return self.theirs(input_ids=x, attention_mask=mask[:, 0].long()).logits
+
+
 # --- the races ---------------------------------------------------------------------------------------------
 
 STEP = "forward, backward, fused AdamW"
@@ -223,6 +379,17 @@ RACES = {
         copy_encoder,
         f"{STEP}; Stack against nn.TransformerEncoder, which drops attention weights and hidden numbers too",
         size=Size(dropout=0.1),
+    ),
+}
+CHASES = {
+    "finetune_vs_trainer": Chase(
+        our_tuning,
+        trainer_tuning,
+        "fine-tuning all of notebook 06b's encoder on film reviews; "
+        f"ours: batches of {nb06.BATCH} of like length, warm-up to {METHOD.lr:g} and cosine over "
+        f"{METHOD.epochs} passes, mean of the states, no dropout of attention weights, graded targets; "
+        "theirs: AutoModelForSequenceClassification with Trainer's defaults (batches of 8 as they come, 5e-5 "
+        "down to 0 over 3 passes), DataCollatorWithPadding, targets 0 and 1",
     ),
 }
 LETTERS = {"T": "length", "layers": "layers", "C": "width"}
@@ -285,6 +452,21 @@ def _high_water() -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss  # bytes on macOS
 
 
+def seconds_to_target(chase: Chase, side: str) -> Watch:
+    """The watch of a side, "ours" or "theirs", that has reached the target.
+
+    Raises:
+        RuntimeError: it has not.
+    """
+    reviews = chase.reviews()
+    watch = Watch(chase, side, reviews["valid"])
+    try:
+        getattr(chase, side)(reviews["train"], watch)
+    except Reached:
+        return watch
+    raise RuntimeError(watch.missed())
+
+
 # --- reporting ---------------------------------------------------------------------------------------------
 
 
@@ -310,6 +492,21 @@ def main_row(race: Race, rounds: int, seconds: float) -> dict[str, object]:
     }
 
 
+def chase_row(chase: Chase) -> dict[str, object]:
+    """Seconds of both sides to the target; ratio > 1 where ours is sooner there."""
+    ours, theirs = seconds_to_target(chase, "ours"), seconds_to_target(chase, "theirs")
+    looks = f"a look each {chase.every} reviews, not timed, at all {len(ours.right)} held out; one run each"
+    return {
+        "ours": round(ours.seconds, 2),
+        "theirs": round(theirs.seconds, 2),
+        "unit": f"s to accuracy {chase.target:g}",
+        "ratio": round(theirs.seconds / ours.seconds, 3),
+        "config": f"{chase.work}; from texts to accuracy {chase.target:g}; {looks}; {where()}",
+        "curve_ours": ours.curve,
+        "curve_theirs": theirs.curve,
+    }
+
+
 def table_row(race: Race, size: Size, letter: str, rounds: int, seconds: float) -> dict[str, object]:
     """Milliseconds a call of both sides at one size; ratio > 1 where ours is faster."""
     ours, theirs = compare(race, size, rounds, seconds)
@@ -332,36 +529,47 @@ def show(label: str, row: dict[str, object]) -> None:
     print(f"{line}  ratio {row['ratio']:.2f}{memory}", flush=True)
 
 
-def report(races: dict[str, Race], out: Path, rounds: int, seconds: float) -> dict[str, object]:
-    """Run the races, print them and write them as JSON."""
+def race_rows(name: str, race: Race, rounds: int, seconds: float) -> dict[str, object]:
+    """Run a race and its tables, printing each row."""
+    rows: dict[str, object] = {name: main_row(race, rounds, seconds)}
+    show(name, rows[name])
+    for letter in race.tables:
+        key = f"{name.partition('_vs_')[0]}_by_{LETTERS[letter]}"
+        rows[key] = []
+        for size in race.tables[letter]:
+            row = table_row(race, size, letter, rounds, seconds)
+            rows[key].append(row)
+            show(f"{key} {letter} = {row[letter]}", row)
+    return rows
+
+
+def report(races: dict[str, Race | Chase], out: Path, rounds: int, seconds: float) -> dict[str, object]:
+    """Run the races, print them and write them as JSON, all so far after each."""
     print(where())
     results: dict[str, object] = {}
-    for name, race in races.items():
-        results[name] = main_row(race, rounds, seconds)
-        show(name, results[name])
-        for letter in race.tables:
-            key = f"{name.partition('_vs_')[0]}_by_{LETTERS[letter]}"
-            results[key] = []
-            for size in race.tables[letter]:
-                row = table_row(race, size, letter, rounds, seconds)
-                results[key].append(row)
-                show(f"{key} {letter} = {row[letter]}", row)
     out.parent.mkdir(parents=True, exist_ok=True)
-    out.write_text(json.dumps(results, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    for name, race in races.items():
+        if isinstance(race, Chase):
+            results[name] = chase_row(race)
+            show(name, results[name])
+        else:
+            results |= race_rows(name, race, rounds, seconds)
+        out.write_text(json.dumps(results, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     return results
 
 
 def main(arguments: list[str] | None = None) -> None:
     """The command line."""
+    known = {**RACES, **CHASES}
     parser = argparse.ArgumentParser(description="Time the course's models beside a library's.")
-    parser.add_argument("names", nargs="*", metavar="NAME", help=f"which: {', '.join(RACES)}; all if none")
+    parser.add_argument("names", nargs="*", metavar="NAME", help=f"which: {', '.join(known)}; all if none")
     parser.add_argument("--rounds", type=int, default=5, help="how often the sides take turns")
     parser.add_argument("--seconds", type=float, default=1.0, help="at least so long a turn")
     parser.add_argument("--out", type=Path, default=OUT)
     options = parser.parse_args(arguments)
-    if unknown := set(options.names) - set(RACES):
-        parser.error(f"NAME must be one of {', '.join(RACES)}, got {', '.join(sorted(unknown))}")
-    races = {name: RACES[name] for name in options.names or RACES}
+    if unknown := set(options.names) - set(known):
+        parser.error(f"NAME must be one of {', '.join(known)}, got {', '.join(sorted(unknown))}")
+    races = {name: known[name] for name in options.names or known}
     report(races, options.out, options.rounds, options.seconds)
 
 
