@@ -143,7 +143,7 @@ def rated(kind: str) -> pd.DataFrame:
 
     10,568 of film reviews, 3,610 of product reviews (in the id before `_` the review), 4,196 tweets and 4,946
     of newspaper editorials (before `_` the article). Texts with a mean of exactly 0 have no side and are left
-    out.
+    out. Of 199 tweets with over 90 annotators the file's mean is not quite that of `single_ratings`.
 
     Args:
         kind: of RATED.

@@ -665,7 +665,7 @@ def test_on_another_task_a_method_is_trained_and_measured(monkeypatch, toy_probl
 @pytest.mark.parametrize(
     ("name", "method", "message"),
     [
-        ("tweets", "majority", r"^name must be one of questions; products; news, got 'tweets'$"),
+        ("tweets", "majority", r"^name must be one of questions; products, got 'tweets'$"),
         ("questions", "LSTM", r"^method must be one of majority; TF-IDF .*; head only; .*'LSTM'$"),
         ("tweets", "none", r"^method must be one of"),  # before any reading
     ],

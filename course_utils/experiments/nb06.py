@@ -45,7 +45,7 @@ FEWER = range(3)  # of runs that take minutes
 SEARCH = {"seed": 100, "n": 2000, "side": "valid"}
 BATCH = 32
 SIZES = (50, 200, 1000)
-TASKS = ("questions", "products", "news")
+TASKS = ("questions", "products")
 FRACTIONS = {"train": 0.70, "valid": 0.15, "test": 0.15}
 
 
@@ -287,7 +287,7 @@ class Problem(NamedTuple):
 
 @cache
 def problem(name: str) -> Problem:
-    """Question types (their own test side), or opinions on products, in tweets, in the news (split here).
+    """Question types (their own test side), or opinions on products (split here).
 
     Raises:
         ValueError: no such task.
@@ -307,10 +307,8 @@ def problem(name: str) -> Problem:
 
 
 def rated_split(table: pd.DataFrame) -> np.ndarray:
-    """Sides of rated texts: sentences of one review or article stay together, and tweets that are alike."""
-    groups = table["id"].astype(str).str.partition("_")[0].factorize()[0]
-    if groups.max() + 1 == len(table):  # no text has a sibling
-        groups = splits.near_duplicate_groups(table["text"].tolist())
+    """Sides of rated texts; the sentences of one review stay together."""
+    groups = table["id"].str.partition("_")[0].factorize()[0]
     return splits.split_groups(groups, FRACTIONS, strata=table["label"])
 
 

@@ -48,7 +48,6 @@ from course_utils import pretrained, splits, tuning
 from course_utils.attention import MultiHeadAttention
 from course_utils.experiments import nb06
 from course_utils.runtime import device, generator
-from course_utils.sentiment import graded
 from course_utils.training import train
 from course_utils.transformer import Config, Decoder, Stack
 
@@ -298,7 +297,7 @@ def our_tuning(reviews: pd.DataFrame, watch: Watch) -> None:
     """As notebook 06b trains, in float32."""
     model = nb06.classifier(METHOD, seed=0)
     watch.start()
-    targets = nb06.two_sided(graded(reviews["rating"].to_numpy()))
+    targets = (reviews["rating"] > 0).to_numpy().astype(int)
     known = nb06.examples(model, reviews["text"].tolist(), targets)
     B = nb06.BATCH
     options = nb06.options(METHOD, len(reviews), B, seed=0, mixed=False)
@@ -387,7 +386,7 @@ CHASES = {
         trainer_tuning,
         "fine-tuning all of notebook 06b's encoder on film reviews; "
         f"ours: batches of {nb06.BATCH} of like length, warm-up to {METHOD.lr:g} and cosine over "
-        f"{METHOD.epochs} passes, mean of the states, no dropout of attention weights, graded targets; "
+        f"{METHOD.epochs} passes, mean of the states, no dropout of attention weights; "
         "theirs: AutoModelForSequenceClassification with Trainer's defaults (batches of 8 as they come, 5e-5 "
         "down to 0 over 3 passes), DataCollatorWithPadding, targets 0 and 1",
     ),
