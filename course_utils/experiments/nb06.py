@@ -417,6 +417,6 @@ def transfers() -> Iterator[Task]:
             yield {"task": name, "method": method}, partial(transfer, name, method, 0)
         for seed in FEWER:
             yield (
-                {"task": name, "method": "all layers", "seed": seed},
-                partial(transfer, name, "all layers", seed),
+                {"task": name, "method": ONE_PASS, "seed": seed},
+                partial(transfer, name, ONE_PASS, seed),
             )
