@@ -31,8 +31,6 @@ if TYPE_CHECKING:
 
     from course_utils.pretrained import Pretrained
 
-__taught__ = ["mean_pool", "TextClassifier", "text_loss", "frozen_states", "LoRA", "add_lora", "removal"]
-
 LIMIT = 128  # tokens read of a text
 HEAD = "head.safetensors"
 
