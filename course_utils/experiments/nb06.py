@@ -59,6 +59,7 @@ class Method:
         top: how many of the layers are trained; None for all, and the embedding.
         rank: of LoRA's changes; 0 for none.
         pretrained: begin with BERT's weights, not random ones.
+        least: steps that are made even of few labels.
     """
 
     lr: float
@@ -66,6 +67,7 @@ class Method:
     top: int | None = None
     rank: int = 0
     pretrained: bool = True
+    least: int = 30
 
 
 METHODS = {
@@ -74,14 +76,14 @@ METHODS = {
     "LoRA": Method(2e-3, 3, rank=8),
     "all layers": Method(1e-4, 3),
     "all layers, one pass": Method(1e-4, 1),
-    "random weights": Method(3e-4, 3, pretrained=False),
+    "random weights": Method(1e-4, 6, pretrained=False, least=300),
 }
 GRID = {  # step sizes tried
     "head only": (3e-3, 1e-2, 3e-2),
     "top two layers": (2e-4, 4e-4, 8e-4),
     "LoRA": (1e-3, 2e-3, 4e-3),
     "all layers": (5e-5, 1e-4, 2e-4),
-    "random weights": (1e-4, 3e-4),
+    "random weights": (3e-5, 1e-4, 3e-4),
 }
 FAULTS = ("none", "padding read", "no dropout")
 SLOW = ("top two layers", "LoRA", "all layers", "random weights")
@@ -117,8 +119,8 @@ def tokenizer() -> object:
 
 
 def options(method: Method, N: int, B: int, seed: int, mixed: bool | None) -> Options:
-    """For so many labels; a tenth of the steps warms up, and few labels still get 30."""
-    steps = max(N // B * method.epochs, 30)
+    """For so many labels; a tenth of the steps warms up."""
+    steps = max(N // B * method.epochs, method.least)
     return Options(
         steps, method.lr, warmup=steps // 10, betas=(0.9, 0.999), seed=seed, every=steps, mixed=mixed
     )
