@@ -378,5 +378,9 @@ def baseline(
         share = check_probabilities("targets", targets, len(rows))
         rows, y = rows * 2, np.repeat([1, 0], len(share))
         weight = np.concatenate([share, 1 - share])
-    model = make_pipeline(TfidfVectorizer(ngram_range=(1, 2)), LogisticRegression(C=C, max_iter=3000))
-    return model.fit(rows, y, logisticregression__sample_weight=weight)
+    return word_counts(C).fit(rows, y, logisticregression__sample_weight=weight)
+
+
+def word_counts(C: float = 30.0) -> Pipeline:
+    """TF-IDF of words and pairs of words, and logistic regression, for any number of classes; not fitted."""
+    return make_pipeline(TfidfVectorizer(ngram_range=(1, 2)), LogisticRegression(C=C, max_iter=3000))

@@ -19,7 +19,7 @@ from torch import nn
 from torch.nn.utils.rnn import pad_sequence
 
 from course_utils.attention import padding_mask
-from course_utils.bert import from_bert, to_bert
+from course_utils.bert import from_bert, states_after, to_bert
 from course_utils.pretrained import without_bars
 from course_utils.runtime import device, generator
 from course_utils.sentiment import check_texts
@@ -188,9 +188,12 @@ class TextClassifier(nn.Module):
 
     def forward(self, x: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
         """ids (B, T), or the states (B, T, C) that enter layer `start`; mask (B, 1, T) → logits (B, K)."""
-        first = self.start
-        if not x.is_floating_point():  # ids: the whole way
-            x, first = self.encoder.embedding(x), 0  # (B, T, C)
+        if x.is_floating_point():
+            return self.read(x, mask, self.start)
+        return self.read(self.encoder.embedding(x), mask, 0)  # ids: the whole way
+
+    def read(self, x: torch.Tensor, mask: torch.Tensor, first: int) -> torch.Tensor:
+        """States (B, T, C) that enter layer `first`, mask (B, 1, T) → logits (B, K)."""
         for layer in self.encoder.stack.layers[first:]:
             x = layer(x, mask=mask)
         return self.head(self.dropout(mean_pool(x, mask)))
@@ -224,10 +227,8 @@ def frozen_states(encoder: Encoder, rows: Sequence[torch.Tensor], start: int) ->
     examples, found = Examples(rows), [None] * len(rows)
     for part in examples.in_order():
         ids, mask, _ = examples.batch(part)
-        x = encoder.eval().embedding(ids)  # (B, T, C)
-        for layer in encoder.stack.layers[:start]:
-            x = layer(x, mask=mask)
-        for i, states in zip(part.tolist(), x.cpu(), strict=True):
+        x = states_after(encoder.eval(), ids, mask, start).cpu()  # (B, T, C)
+        for i, states in zip(part.tolist(), x, strict=True):
             found[i] = states[: examples.lengths[i]].clone()  # the padding goes
     return found
 
@@ -324,10 +325,7 @@ def gradient_times_input(model: TextClassifier, ids: torch.Tensor, k: int) -> to
     """
     x = model.eval().encoder.embedding(ids[None].to(device())).detach().requires_grad_()  # (1, T, C)
     mask = torch.ones(1, 1, len(ids), dtype=torch.bool, device=x.device)
-    states = x
-    for layer in model.encoder.stack.layers:
-        states = layer(states, mask=mask)
-    (gradient,) = torch.autograd.grad(model.head(mean_pool(states, mask))[0, k], x)
+    (gradient,) = torch.autograd.grad(model.read(x, mask, 0)[0, k], x)
     return (x * gradient).sum(dim=-1)[0].detach().cpu()
 
 

@@ -491,8 +491,8 @@ def test_reading_is_in_order_and_changes_each_batch(small):
     nn.init.normal_(model.head.weight, generator=seeded(2))
     ids = tuning.encode(tiny_tokenizer(), texts)
     model.eval()
-    for change, width in ((lambda batch: batch, None), (nb06.blind, 64)):
-        found = nb06.read(model, texts, change)
+    for kind, width in ((tuning.Examples, None), (nb06.Blind, 64)):
+        found = nb06.good(model, texts, kind)
         assert found.shape == (len(texts),)
         with torch.no_grad():
             for i in (0, 1, 150, 329):
@@ -501,7 +501,7 @@ def test_reading_is_in_order_and_changes_each_batch(small):
                 expected = model(x, mask)[0].double().softmax(-1)[1].item()
                 assert found[i] == pytest.approx(expected, abs=1e-5)
     np.testing.assert_allclose(
-        nb06.read(model, texts, lambda batch: batch),
+        nb06.good(model, texts),
         tuning.chances(model, nb06.examples(model, texts, None))[:, 1],
     )
 
@@ -534,7 +534,7 @@ def test_a_fault_is_measured_as_trained_and_put_right(monkeypatch, small, kind):
     assert run.calls == [1]
     texts = small.texts["test"]
     plain = tuning.chances(run.model, nb06.examples(run.model, texts, None))[:, 1]
-    blind = nb06.read(run.model, texts, nb06.blind)
+    blind = nb06.good(run.model, texts, nb06.Blind)
     assert abs(plain - blind).max() > 1e-3
     expected = {
         "none": {"as trained": plain, "mask left out": blind},
@@ -628,7 +628,7 @@ def test_on_another_task_the_majority_is_that_of_the_training_side(toy_problem):
 
 
 def test_on_another_task_words_are_counted(toy_problem):
-    model = nb06.word_counts(toy_problem.texts["train"], toy_problem.labels["train"])
+    model = sentiment.word_counts().fit(toy_problem.texts["train"], toy_problem.labels["train"])
     row = nb06.transfer("questions", "TF-IDF + logistic regression", 0)
     check_transfer(row, model.predict(toy_problem.texts["test"]), toy_problem)
     assert row["accuracy"] > 0.8
@@ -638,7 +638,7 @@ def test_on_another_task_words_are_counted(toy_problem):
 def test_words_are_counted_as_by_the_baseline(K):
     """Which knows two classes alone."""
     texts, labels = toy(80, K)
-    model, others = nb06.word_counts(texts, labels), toy(30, K, seed=1)[0]
+    model, others = sentiment.word_counts().fit(texts, labels), toy(30, K, seed=1)[0]
     found = model.predict_proba(others)
     assert found.shape == (30, K)
     if K == 2:

@@ -15,10 +15,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 import torch
 import torch.nn.functional as F
-from sklearn.feature_extraction.text import TfidfVectorizer
-from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import f1_score
-from sklearn.pipeline import Pipeline, make_pipeline
 from torch import nn
 
 from course_utils import corpora, pretrained, sentiment, splits, tuning
@@ -104,12 +101,17 @@ def classifier(method: Method, seed: int, K: int = 2) -> tuning.TextClassifier:
     return tuning.TextClassifier(encoder, K, start, seed=seed).to(device())
 
 
-def examples(model: tuning.TextClassifier, texts: list[str], targets: np.ndarray | None) -> tuning.Examples:
+def examples(
+    model: tuning.TextClassifier,
+    texts: list[str],
+    targets: np.ndarray | None,
+    kind: type[tuning.Examples] = tuning.Examples,
+) -> tuning.Examples:
     """Texts as the model reads them: ids, or the states that enter its first trained layer."""
     rows = tuning.encode(tokenizer(), texts)
     if model.start:
         rows = tuning.frozen_states(model.encoder, rows, model.start)
-    return tuning.Examples(rows, targets, model.head.out_features)
+    return kind(rows, targets, model.head.out_features)
 
 
 @cache
@@ -169,7 +171,7 @@ def tune(
     texts = [data.texts["train"][i] for i in chosen]
     with fixed_threads(threads):
         model, seconds = fit(method, texts, two_sided(data.targets["train"][chosen]), 2, seed, mixed)
-        row = judged(lambda texts: tuning.chances(model, examples(model, texts, None))[:, 1], side)
+        row = judged(partial(good, model), side)
     return {"trained": tuning.trained(model), "train seconds": round(seconds, 1)} | row
 
 
@@ -217,44 +219,46 @@ def blind(batch: tuning.Batch, width: int = 64) -> tuning.Batch:
     return batch._replace(x=x, mask=torch.ones(len(x), 1, width, dtype=torch.bool, device=x.device))
 
 
+class Blind(tuning.Examples):
+    """Examples whose padding is read."""
+
+    def batch(self, indices: torch.Tensor) -> tuning.Batch:
+        """As `blind` makes it."""
+        return blind(super().batch(indices))
+
+
 def fault(kind: str, seed: int, n: int = 500, mixed: bool | None = True) -> Row:
     """Two faults of the listing in the source articles, each alone, on n labels; "none" is without.
 
     Returns:
-        the scores of both sides; of "padding read", trained without a mask, also with the mask put back.
+        what `judged` gives; of "padding read", trained without a mask, also with the mask put back.
     """
     check_name("kind", kind, FAULTS)
     data, method = nb04b.data(), METHODS["all layers"]
     chosen = few(data.labels["train"], n, seed)
     with fixed_threads(1):
         model = classifier(method, seed)
-        known = examples(
-            model, [data.texts["train"][i] for i in chosen], two_sided(data.targets["train"][chosen])
-        )
+        texts, targets = [data.texts["train"][i] for i in chosen], two_sided(data.targets["train"][chosen])
+        held = Blind if kind == "padding read" else tuning.Examples
+        known = examples(model, texts, targets, held)
         if kind == "no dropout":
             for part in model.modules():
                 if isinstance(part, nn.Dropout):
                     part.p = 0.0
-        change = blind if kind == "padding read" else lambda batch: batch
-        batches, setting = known.batches(BATCH, seed), options(method, n, BATCH, seed, mixed)
-        train(model, lambda step: change(batches(step)), tuning.text_loss, setting)
-        rows = {"as trained": judged(lambda texts: read(model, texts, change))}
+        train(model, known.batches(BATCH, seed), tuning.text_loss, options(method, n, BATCH, seed, mixed))
+        rows = {"as trained": judged(partial(good, model, kind=held))}
         if kind == "padding read":
-            rows["mask put back"] = judged(lambda texts: read(model, texts, lambda batch: batch))
+            rows["mask put back"] = judged(partial(good, model))
         if kind == "none":
-            rows["mask left out"] = judged(lambda texts: read(model, texts, blind))
+            rows["mask left out"] = judged(partial(good, model, kind=Blind))
     return rows
 
 
-@torch.no_grad()
-def read(
-    model: tuning.TextClassifier, texts: list[str], change: Callable[[tuning.Batch], tuning.Batch]
+def good(
+    model: tuning.TextClassifier, texts: list[str], kind: type[tuning.Examples] = tuning.Examples
 ) -> np.ndarray:
-    """The probability of "good" of each text, its batch changed beforehand, (N,)."""
-    held = examples(model, texts, None)
-    parts = held.in_order()
-    logits = torch.cat([model(*change(held.batch(part))[:2]).cpu().double() for part in parts])
-    return logits[torch.cat(parts).argsort()].softmax(dim=-1)[:, 1].numpy()
+    """The probability of "good" of each text, (N,)."""
+    return tuning.chances(model, examples(model, texts, None, kind))[:, 1]
 
 
 def few(labels: np.ndarray, n: int | None, seed: int) -> np.ndarray:
@@ -337,17 +341,10 @@ def transfer(name: str, method: str, seed: int, threads: int = 1, mixed: bool | 
             model, _ = fit(METHODS[method], texts["train"], labels["train"], len(names), seed, mixed)
             said = tuning.chances(model, examples(model, texts["test"], None)).argmax(axis=1)
     else:
-        said = word_counts(texts["train"], labels["train"]).predict(texts["test"])
+        said = sentiment.word_counts().fit(texts["train"], labels["train"]).predict(texts["test"])
     accuracy, f1 = (said == labels["test"]).mean(), f1_score(labels["test"], said, average="macro")
     sizes = {"n labels": len(labels["train"]), "n": len(said)}
     return sizes | {"accuracy": round(float(accuracy), 4), "macro F1": round(float(f1), 4)}
-
-
-def word_counts(texts: list[str], labels: np.ndarray) -> Pipeline:
-    """`sentiment.baseline` for any number of classes."""
-    return make_pipeline(TfidfVectorizer(ngram_range=(1, 2)), LogisticRegression(C=30.0, max_iter=3000)).fit(
-        texts, labels
-    )
 
 
 def guesses(hidden: str, depth: int) -> Row:
