@@ -1234,6 +1234,13 @@ def merged_by_layer(W, A, B, alpha):
     return lora.merged().weight
 
 
+CALIBRATED = {
+    "gaps and counts": ece(),
+    "nansum": lambda p, y, bins=10: np.nansum(ece_all_bins(p, y, bins)),
+    "histograms": lambda p, y, bins=10: abs(np.histogram(p, bins, (0, 1), weights=p - y)[0]).sum() / len(p),
+    "a tensor": lambda p, y, bins=10: torch.tensor(ece_loop(torch.tensor(p), torch.tensor(y), bins)),
+    "changes its inputs": lambda p, y, bins=10: (ece_loop(p, y, bins), p.fill(0), y.fill(0))[0],
+}
 RIGHT = {
     "01.1": {
         "list": lambda c: [float(x) ** 0.75 / sum(float(y) ** 0.75 for y in c) for x in c],
@@ -1440,16 +1447,10 @@ RIGHT = {
         "changes its inputs": lambda z, y: y.sub_(z.squeeze_(1).gt(0).long()).eq(0).float().mean(),
     },
     "04b.3": {
+        **CALIBRATED,
         "loop": ece_loop,
         "counts": ece_counted,
-        "gaps and counts": ece(),
-        "nansum": lambda p, y, bins=10: np.nansum(ece_all_bins(p, y, bins)),
-        "histograms": lambda p, y, bins=10: (
-            abs(np.histogram(p, bins, (0, 1), weights=p - y)[0]).sum() / len(p)
-        ),
         "float32": lambda p, y, bins=10: ece()(p.astype("f4"), y, bins),
-        "a tensor": lambda p, y, bins=10: torch.tensor(ece_loop(torch.tensor(p), torch.tensor(y), bins)),
-        "changes its inputs": lambda p, y, bins=10: (ece_loop(p, y, bins), p.fill(0), y.fill(0))[0],
     },
     "04c.1": {
         "from parts": attended,
@@ -1608,19 +1609,53 @@ RIGHT = {
         "float64": lambda W, A, B, alpha: W.double() + B.double() @ A.double() * alpha / B.shape[1],
     },
     "06b.3": {
+        **CALIBRATED,
         "page 4b's": ece_loop,
-        "gaps and counts": ece(),
         "closed above": closed_above,
-        "nansum": lambda p, y, bins=10: np.nansum(ece_all_bins(p, y, bins)),
-        "histograms": lambda p, y, bins=10: (
-            abs(np.histogram(p, bins, (0, 1), weights=p - y)[0]).sum() / len(p)
-        ),
-        "a tensor": lambda p, y, bins=10: torch.tensor(ece_loop(torch.tensor(p), torch.tensor(y), bins)),
-        "changes its inputs": lambda p, y, bins=10: (ece_loop(p, y, bins), p.fill(0), y.fill(0))[0],
     },
 }
 
 # exercise → name of the wrong answer → (the answer, a part of the diagnosis it must hear)
+MISCALIBRATED = {
+    "not weighted": (ece(mean=lambda n, gaps: gaps.mean()), "each bin counts the same for you"),
+    "over all bins": (ece(mean=lambda n, gaps: gaps.sum() / 10), "you average over all bins"),
+    "empty bins as gaps": (middles_of_all, "an empty bin is counted as a gap"),
+    "empty bins as NaN": (
+        lambda p, y, bins=10: sum(ece_all_bins(p, y, bins)),
+        "an empty bin has no mean",
+    ),
+    "division by 0": (
+        lambda p, y, bins=10: sum(1 / int((bin_of(p, bins) == i).sum()) for i in range(bins)),
+        "an empty bin has no mean",
+    ),
+    "middles": (ece(gap=lambda p, y: abs(middle(p) - y.mean())), "you take the middle of the bin"),
+    "signed": (ece(gap=lambda p, y: p.mean() - y.mean()), "the gaps keep their sign and cancel"),
+    "largest": (ece(mean=lambda n, gaps: gaps.max()), "that is the largest gap"),
+    "squared": (ece(gap=lambda p, y: (p.mean() - y.mean()) ** 2), "the gaps are squared"),
+    "added up": (ece(mean=lambda n, gaps: gaps.sum()), "the gaps are added up"),
+    "gap of each text": (ece(gap=lambda p, y: abs(p - y).mean()), "that is the gap of each text"),
+    "Brier": (lambda p, y, bins=10: ((p - y) ** 2).mean(), "that is the Brier score"),
+    "equal counts": (ece(ranked), "the bins hold equally many texts"),
+    "percent": (lambda p, y, bins=10: 100 * ece_loop(p, y, bins), "a share, not percent"),
+    "last bin missing": (
+        lambda p, y, bins=10: ece_loop(p, y, bins) - abs((p - y)[p >= 0.9].sum()) / len(p),
+        "the last bin is missing",
+    ),
+    "for each bin": (
+        lambda p, y, bins=10: np.nan_to_num(ece_all_bins(p, y, bins)),
+        "one gap for each bin",
+    ),
+    "for each text": (lambda p, y, bins=10: abs(p - y), "one number for each text"),
+    "no bin for 1": (tallied, "1.0 belongs to the last bin, number 9, not to bin 10"),
+    "order counts": (
+        lambda p, y, bins=10: ece_loop(p[1:], y[1:], bins),
+        "the same texts in another order change your answer",
+    ),
+    "negative": (
+        lambda p, y, bins=10: -ece_loop(p, y, bins),
+        "a weighted mean of gaps lies between 0 and 1",
+    ),
+}
 WRONG = {
     "01.1": {
         "plain counts": (lambda c: c / c.sum(), "power of 1.00"),
@@ -2669,18 +2704,7 @@ WRONG = {
         "bool mean": (lambda z, y: (said(z) == y).mean(), "your function raised RuntimeError"),
     },
     "04b.3": {
-        "not weighted": (ece(mean=lambda n, gaps: gaps.mean()), "each bin counts the same for you"),
-        "over all bins": (ece(mean=lambda n, gaps: gaps.sum() / 10), "you average over all bins"),
-        "empty bins as gaps": (middles_of_all, "an empty bin is counted as a gap"),
-        "empty bins as NaN": (
-            lambda p, y, bins=10: sum(ece_all_bins(p, y, bins)),
-            "an empty bin has no mean",
-        ),
-        "division by 0": (
-            lambda p, y, bins=10: sum(1 / int((bin_of(p, bins) == i).sum()) for i in range(bins)),
-            "an empty bin has no mean",
-        ),
-        "middles": (ece(gap=lambda p, y: abs(middle(p) - y.mean())), "you take the middle of the bin"),
+        **MISCALIBRATED,
         "lower edges": (
             ece(gap=lambda p, y: abs(middle(p) - 0.05 - y.mean())),
             "you take the lower edge of the bin",
@@ -2693,50 +2717,24 @@ WRONG = {
             ece_of(y=lambda p, y: (p > 0.5) == y),
             "that compares probability with accuracy",
         ),
-        "signed": (ece(gap=lambda p, y: p.mean() - y.mean()), "the gaps keep their sign and cancel"),
-        "largest": (ece(mean=lambda n, gaps: gaps.max()), "that is the largest gap"),
-        "squared": (ece(gap=lambda p, y: (p.mean() - y.mean()) ** 2), "the gaps are squared"),
-        "added up": (ece(mean=lambda n, gaps: gaps.sum()), "the gaps are added up"),
         "not divided": (ece(mean=lambda n, gaps: n @ gaps), "the gaps are added up"),
-        "gap of each text": (ece(gap=lambda p, y: abs(p - y).mean()), "that is the gap of each text"),
-        "Brier": (lambda p, y, bins=10: ((p - y) ** 2).mean(), "that is the Brier score"),
-        "equal counts": (ece(ranked), "the bins hold equally many texts"),
         "rounded": (ece(lambda p, bins: np.round(p * bins).astype(int)), "p · bins is rounded"),
         "labels turned": (ece_of(y=lambda p, y: 1 - y), "the labels are turned"),
-        "percent": (lambda p, y, bins=10: 100 * ece_loop(p, y, bins), "a share, not percent"),
         "first bin missing": (
             lambda p, y, bins=10: ece_loop(p, y, bins) - abs((p - y)[p < 0.1].sum()) / len(p),
             "the first bin is missing",
         ),
-        "last bin missing": (
-            lambda p, y, bins=10: ece_loop(p, y, bins) - abs((p - y)[p >= 0.9].sum()) / len(p),
-            "the last bin is missing",
-        ),
-        "for each bin": (
-            lambda p, y, bins=10: np.nan_to_num(ece_all_bins(p, y, bins)),
-            "one gap for each bin",
-        ),
-        "for each text": (lambda p, y, bins=10: abs(p - y), "one number for each text"),
         "own bin for 1": (
             ece(lambda p, bins: (p * bins).astype(int)),
             "1.0 belongs to the last bin: p = [1.0, 0.95]",
         ),
         "1 lost": (open_above, "1.0 belongs to the last bin"),
-        "no bin for 1": (tallied, "1.0 belongs to the last bin, number 9, not to bin 10"),
         "0 lost": (lambda *a: closed_above(*a, first=0.0), "0.0 belongs to the first bin"),
         "closed above": (closed_above, "a probability on an edge belongs to the bin above it"),
         "bins not used": (lambda p, y, bins=10: ece_loop(p, y), "10 bins, but for 60 texts and bins=4"),
-        "order counts": (
-            lambda p, y, bins=10: ece_loop(p[1:], y[1:], bins),
-            "the same texts in another order change your answer",
-        ),
         "smoothed": (
             ece(gap=lambda p, y: abs(p.mean() - (y.sum() + 1) / (len(y) + 2))),
             "the error should be",
-        ),
-        "negative": (
-            lambda p, y, bins=10: -ece_loop(p, y, bins),
-            "a weighted mean of gaps lies between 0 and 1",
         ),
     },
     "04c.1": {
@@ -3760,33 +3758,15 @@ WRONG = {
         ),
     },
     "06b.3": {
-        "not weighted": (ece(mean=lambda n, gaps: gaps.mean()), "each bin counts the same for you"),
-        "over all bins": (ece(mean=lambda n, gaps: gaps.sum() / 10), "you average over all bins"),
-        "empty bins as gaps": (middles_of_all, "an empty bin is counted as a gap"),
-        "empty bins as NaN": (
-            lambda p, y, bins=10: sum(ece_all_bins(p, y, bins)),
-            "an empty bin has no mean",
-        ),
-        "division by 0": (
-            lambda p, y, bins=10: sum(1 / int((bin_of(p, bins) == i).sum()) for i in range(bins)),
-            "an empty bin has no mean",
-        ),
-        "signed": (ece(gap=lambda p, y: p.mean() - y.mean()), "the gaps keep their sign and cancel"),
+        **MISCALIBRATED,
         "overall": (
             lambda p, y, bins=10: abs(p.mean() - y.mean()),
             "the gaps keep their sign and cancel",
         ),
-        "largest": (ece(mean=lambda n, gaps: gaps.max()), "that is the largest gap"),
-        "middles": (ece(gap=lambda p, y: abs(middle(p) - y.mean())), "you take the middle of the bin"),
         "upper edges": (
             ece(gap=lambda p, y: abs(middle(p) + 0.05 - y.mean())),
             "you take an edge of the bin",
         ),
-        "squared": (ece(gap=lambda p, y: (p.mean() - y.mean()) ** 2), "the gaps are squared"),
-        "added up": (ece(mean=lambda n, gaps: gaps.sum()), "the gaps are added up"),
-        "gap of each text": (ece(gap=lambda p, y: abs(p - y).mean()), "that is the gap of each text"),
-        "Brier": (lambda p, y, bins=10: ((p - y) ** 2).mean(), "that is the Brier score"),
-        "equal counts": (ece(ranked), "the bins hold equally many texts"),
         "from a half": (
             ece(lambda p, bins: np.digitize(p, np.linspace(0.5, 1, bins + 1)[1:-1])),
             "your bins cut another stretch than [0, 1]",
@@ -3795,28 +3775,13 @@ WRONG = {
         "errors": (ece_of(y=lambda p, y: ~y), "right or the chances are turned round"),
         "accuracy": (lambda p, y, bins=10: y.mean(), "that is the accuracy"),
         "confidence": (lambda p, y, bins=10: p.mean(), "that is the mean confidence"),
-        "percent": (lambda p, y, bins=10: 100 * ece_loop(p, y, bins), "a share, not percent"),
-        "last bin missing": (
-            lambda p, y, bins=10: ece_loop(p, y, bins) - abs((p - y)[p >= 0.9].sum()) / len(p),
-            "the last bin is missing",
-        ),
-        "for each bin": (
-            lambda p, y, bins=10: np.nan_to_num(ece_all_bins(p, y, bins)),
-            "one gap for each bin",
-        ),
-        "for each text": (lambda p, y, bins=10: abs(p - y), "one number for each text"),
         "True − False": (lambda p, y, bins=10: y - y, "True and False cannot be subtracted"),
         "own bin for 1": (
             ece(lambda p, bins: (p * bins).astype(int)),
             "1.0 belongs to the last bin: chances [1.0, 0.95]",
         ),
         "1 lost": (open_above, "1.0 belongs to the last bin: chances [1.0, 0.95]"),
-        "no bin for 1": (tallied, "1.0 belongs to the last bin, number 9, not to bin 10"),
         "bins not used": (lambda p, y, bins=10: ece_loop(p, y), "10 bins, but for 80 texts and bins=4"),
-        "order counts": (
-            lambda p, y, bins=10: ece_loop(p[1:], y[1:], bins),
-            "the same texts in another order change your answer",
-        ),
         "smoothed": (
             ece(gap=lambda p, y: abs(p.mean() - (y.sum() + 1) / (len(y) + 2))),
             "with 0.75 ten times and six of ten right",
@@ -3824,10 +3789,6 @@ WRONG = {
         "few texts left out": (
             ece(mean=lambda n, gaps: n[n > 5] @ gaps[n > 5] / n.sum()),
             "the error should be",
-        ),
-        "negative": (
-            lambda p, y, bins=10: -ece_loop(p, y, bins),
-            "a weighted mean of gaps lies between 0 and 1",
         ),
     },
 }
