@@ -10,17 +10,29 @@ Trained on the training stories alone. `python -m course_utils.bpe` trains it ag
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import json
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from functools import lru_cache
+from itertools import pairwise
 
 import numpy as np
+import regex
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
+from course_utils import data
 from course_utils.runtime import DATA
 from course_utils.splits import story_split
 
 END = "<|endoftext|>"
 PIECES = 4096
 FILE = DATA / "stories_bpe.json"
+# GPT-2's: the end of a contraction; a word, number or run of other signs, with a space before it; blanks.
+WORDS = regex.compile(
+    r"'(?:[sdmt]|ll|ve|re)| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+", regex.VERSION0
+)
+
+Pair = tuple[str, str]
 
 
 def train(texts: Iterable[str], pieces: int = PIECES) -> Tokenizer:
@@ -46,6 +58,98 @@ def train(texts: Iterable[str], pieces: int = PIECES) -> Tokenizer:
     )
     tokenizer.train_from_iterator(texts, trainer)
     return tokenizer
+
+
+# --- the same by hand ---------------------------------------------------------------------------------------
+
+
+def byte_letters() -> dict[int, str]:
+    """A printable letter for each of the 256 bytes, so that pieces can be shown and stored as text.
+
+    Source: the authors' published code, `bytes_to_unicode`; a space becomes Ġ, a line break Ċ.
+    """
+    plain = [*range(33, 127), *range(161, 173), *range(174, 256)]
+    letters = {byte: chr(byte) for byte in plain}
+    hidden = [byte for byte in range(256) if byte not in letters]
+    return letters | {byte: chr(256 + i) for i, byte in enumerate(hidden)}
+
+
+def join_pair(pieces: Sequence[str], pair: Pair) -> list[str]:
+    """The pieces with each neighbouring `pair` made one, from the left."""
+    joined = []
+    for piece in pieces:
+        if joined and (joined[-1], piece) == pair:
+            joined[-1] += piece
+        else:
+            joined.append(piece)
+    return joined
+
+
+def merge(word: str, ranks: Mapping[Pair, int]) -> list[str]:
+    """A word cut into pieces: again and again, join the pair that was learnt first.
+
+    Args:
+        word: in byte letters.
+        ranks: from a pair to its place in the order of learning.
+
+    Source: Sennrich, Haddow & Birch 2016, algorithm 1.
+    """
+    pieces = list(word)
+    while len(pieces) > 1:
+        best = min(pairwise(pieces), key=lambda pair: ranks.get(pair, math.inf))
+        if best not in ranks:
+            break
+        pieces = join_pair(pieces, best)
+    return pieces
+
+
+class ByteBPE:
+    """A byte-level BPE from its vocabulary and merges: text to ids and back, without loss.
+
+    Attributes:
+        ids: from a piece to its id.
+        pieces: from an id to its piece.
+        ranks: from a pair to its place in the order of learning.
+    """
+
+    def __init__(self, ids: Mapping[str, int], merges: Sequence[Pair], end: str = END) -> None:
+        """ids, merges: what was learnt. end: the piece that ends a text, never cut."""
+        self.ids, self.pieces = dict(ids), {i: piece for piece, i in ids.items()}
+        self.ranks = {pair: rank for rank, pair in enumerate(merges)}
+        self.letters, self.end = byte_letters(), end
+        self.bytes = {letter: byte for byte, letter in self.letters.items()}
+        self.cut = lru_cache(maxsize=2**16)(lambda word: merge(word, self.ranks))  # words repeat
+
+    def encode(self, text: str) -> list[int]:
+        """Text to ids; END, where it is spelt out, to its one id."""
+        ids = []
+        for i, part in enumerate(text.split(self.end)):
+            ids += [self.ids[self.end]] if i else []
+            for word in WORDS.findall(part):
+                letters = "".join(self.letters[byte] for byte in word.encode("utf-8"))
+                ids += [self.ids[piece] for piece in self.cut(letters)]
+        return ids
+
+    def decode(self, ids: Iterable[int]) -> str:
+        """Ids to text, without END; what is no UTF-8, half an emoji say, becomes the sign �."""
+        letters = "".join(self.pieces[i] for i in ids if self.pieces[i] != self.end)
+        return bytes(self.bytes[letter] for letter in letters).decode("utf-8", errors="replace")
+
+
+def from_json(text: str) -> ByteBPE:
+    """Our tokenizer from the library's `tokenizer.json`."""
+    model = json.loads(text)["model"]
+    return ByteBPE(model["vocab"], [tuple(pair) for pair in model["merges"]])
+
+
+def gpt2() -> ByteBPE:
+    """GPT-2's own tokenizer: 256 bytes, 50,000 merges, END; fetched at first use."""
+    ids = json.loads(data.fetch("gpt2-vocab").read_text("utf-8"))
+    lines = data.fetch("gpt2-merges").read_text("utf-8").splitlines()[1:]  # the first is a version
+    return ByteBPE(ids, [tuple(line.split(" ")) for line in lines])
+
+
+# --- the stories' -------------------------------------------------------------------------------------------
 
 
 def tokenizer() -> Tokenizer:
