@@ -248,6 +248,24 @@ def distinct(texts: Sequence[str], n: int = 2) -> float:
     return len(set(runs)) / len(runs)
 
 
+def repetition(tokens: Sequence, n: int = 4) -> float:
+    """The share of a text's n-grams that have occurred in it before: 0 where none has, near 1 in a loop.
+
+    Args:
+        tokens: ids or words.
+
+    Raises:
+        ValueError: fewer than n tokens.
+
+    Source: Welleck et al. 2020, "Neural text generation with unlikelihood training", arXiv:1908.04319,
+    section 6.1 (seq-rep-n).
+    """
+    grams = list(zip(*(tokens[i:] for i in range(n)), strict=False))
+    if not grams:
+        raise ValueError(f"tokens must be at least n = {n}, got {len(tokens)}")
+    return 1 - len(set(grams)) / len(grams)
+
+
 def self_bleu(texts: Sequence[str]) -> float:
     """How alike some texts are: the mean BLEU (0 to 100) of each against all the others, by words.
 

@@ -99,12 +99,17 @@ def language_model(shape: Shape, seed: int, std: float | None = None, compiled: 
 
 @cache
 def flops_per_token(name: str) -> int:
+    """Operations of a shape's matrix products for each token of a window, by our own cells."""
+    return operations(language_model(SHAPES[name], 0, compiled=False))
+
+
+def operations(model: nn.Module) -> int:
     """Operations of all matrix products, forward and backward, for each token of a window.
 
-    torch's counter sees into neither the library's LSTM nor its attention on a CPU, so our own cells are
-    counted, and attention as plain products, with the half above the diagonal that the kernel leaves out.
+    torch's counter sees into neither the library's LSTM nor its attention on a CPU, so attention is counted
+    as plain products, with the half above the diagonal that the kernel leaves out.
     """
-    model, ids = language_model(SHAPES[name], 0, compiled=False), torch.zeros(2, T + 1, dtype=torch.long)
+    ids = torch.zeros(2, T + 1, dtype=torch.long)
     with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
         next_token_loss(model, ids).backward()
     return counter.get_total_flops() // ids[:, 1:].numel()

@@ -1,0 +1,195 @@
+"""Notebook 07b's runs: what each way of decoding writes, and what the parts newer than GPT-2 change."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from functools import cache, partial
+
+import numpy as np
+import torch
+
+from course_utils import bpe, gpt2, metrics, modern, pretrained
+from course_utils.experiments import Row, Task, check_name, fixed_threads, nb04
+from course_utils.generation import Decoding
+from course_utils.splits import story_split
+from course_utils.training import Options, next_token_loss, train, windows
+from course_utils.transformer import Config, Decoder
+
+# What each way of decoding writes
+
+WAYS = {
+    "greedy": Decoding(),
+    "greedy, penalty 1.2": Decoding(repetition_penalty=1.2),
+    "4 beams": Decoding(num_beams=4),
+    "temperature 0.7": Decoding(do_sample=True, temperature=0.7),
+    "temperature 1": Decoding(do_sample=True),
+    "temperature 1.3": Decoding(do_sample=True, temperature=1.3),
+    "top-k 40": Decoding(do_sample=True, top_k=40),
+    "top-p 0.9": Decoding(do_sample=True, top_p=0.9),
+    "min-p 0.1": Decoding(do_sample=True, min_p=0.1),
+}
+HELD = "held-out stories"
+PROMPTS, PROMPT, LENGTH = 100, 24, 160  # prompts, pieces of each, pieces that follow at most
+SEEDS = range(5)
+
+
+@cache
+def prompts() -> tuple[list[list[int]], list[list[int]]]:
+    """The first pieces of test stories, an end before them, and what really follows, its end included."""
+    texts = story_split()["test"]
+    chosen = [texts[i] for i in np.linspace(0, len(texts) - 1, PROMPTS).astype(int)]
+    encoded, end = [text.ids for text in bpe.tokenizer().encode_batch(chosen)], end_id()
+    rest = [[*ids[PROMPT:], end][:LENGTH] for ids in encoded]
+    return [[end, *ids[:PROMPT]] for ids in encoded], rest
+
+
+def end_id() -> int:
+    """Of the stories' tokenizer."""
+    return bpe.tokenizer().token_to_id(bpe.END)
+
+
+@cache
+def model() -> Decoder:
+    """The embedded GPT-2 in our decoder."""
+    theirs = pretrained.load("gpt2").model
+    return gpt2.from_gpt2(theirs.state_dict(), gpt2.gpt2_config(theirs.config))
+
+
+def way(name: str, seed: int, threads: int = 1) -> Row:
+    """Continue the prompts in one way.
+
+    Args:
+        name: one of `WAYS`, or `HELD` for what really follows.
+        seed: of what is drawn.
+        threads: of PyTorch.
+
+    Returns:
+        What `described` gives.
+    """
+    check_name("name", name, [*WAYS, HELD])
+    begun, real = prompts()
+    with fixed_threads(threads):
+        if name == HELD:
+            return described(begun, real)
+        return described(begun, gpt2.generate(model(), begun, LENGTH, WAYS[name], seed, end_id()))
+
+
+def described(begun: list[list[int]], rows: list[list[int]]) -> Row:
+    """Continuations in numbers.
+
+    Returns:
+        repetition (seq-rep-4, mean), loops (share with more than half of the 4-grams repeated), distinct_2
+        and self_bleu (over all), perplexity (by the model, a piece), length (pieces), ended (share), first
+        (the first text).
+    """
+    texts = bpe.tokenizer().decode_batch(rows)
+    repeated = np.array([metrics.repetition(row) if len(row) > 3 else 0.0 for row in rows])
+    return {
+        "repetition": round(float(repeated.mean()), 4),
+        "loops": round(float((repeated > 0.5).mean()), 4),
+        "distinct_2": round(metrics.distinct(texts), 4),
+        "self_bleu": round(metrics.self_bleu(texts), 2),
+        "perplexity": round(float(np.exp(nats(begun, rows))), 4),
+        "length": round(float(np.mean([len(row) for row in rows])), 1),
+        "ended": round(float(np.mean([row[-1] == end_id() for row in rows])), 4),
+        "first": bpe.tokenizer().decode(begun[0] + rows[0]),
+    }
+
+
+@torch.no_grad()
+def nats(begun: list[list[int]], rows: list[list[int]]) -> float:
+    """What the model pays for each continuation's pieces, given its beginning: the mean, in nats a piece."""
+    total = 0.0
+    for start, row in zip(begun, rows, strict=True):
+        ids = torch.tensor([start + row]).to(next(model().parameters()).device)
+        logs = model()(ids[:, :-1]).log_softmax(dim=-1)  # (1, T, V)
+        total -= logs.gather(-1, ids[:, 1:, None])[:, len(start) - 1 :].sum().item()
+    return total / sum(map(len, rows))
+
+
+def decodings() -> Iterator[Task]:
+    """Each way: once where nothing is drawn, else over seeds."""
+    yield {"way": HELD, "seed": 0}, partial(way, HELD, 0)
+    for name, how in WAYS.items():
+        for seed in SEEDS if how.do_sample else (0,):
+            yield {"way": name, "seed": seed}, partial(way, name, seed)
+
+
+# What changed since GPT-2
+
+CONFIG = Config(
+    bpe.PIECES,
+    nb04.T,
+    128,
+    nh=4,
+    layers=2,
+    dropout=0.0,
+    positions="learned",
+    activation="gelu_tanh",
+    scale=False,
+)
+TUNING_SEED = 99
+RATES = (4e-3, 8e-3, 1.6e-2)
+
+
+@dataclass(frozen=True)
+class Swap:
+    """Which parts are new, and the peak learning rate, the tuning rows' best."""
+
+    parts: tuple[str, ...]
+    lr: float
+
+
+SWAPS = {
+    "GPT-2": Swap((), 8e-3),
+    **{part: Swap((part,), 8e-3) for part in modern.PARTS},
+    "all four": Swap(modern.PARTS, 8e-3),
+}
+
+
+@cache
+def operations(name: str) -> int:
+    """Of a swap's matrix products, forward and backward, for each token."""
+    return nb04.operations(modern.modernise(CONFIG, SWAPS[name].parts))
+
+
+def swapped(name: str, seed: int, lr: float | None = None, threads: int = 1) -> Row:
+    """Train a small model with some parts exchanged, for as many operations as GPT-2's parts need.
+
+    Args:
+        name: one of `SWAPS`.
+        seed: of weights and batches.
+        lr: peak learning rate; None for the swap's own.
+        threads: of PyTorch.
+
+    Returns:
+        parameters, flops_per_token, steps, nats (a token, held out), cache (bytes of keys and values a token).
+    """
+    check_name("name", name, SWAPS)
+    swap, base = SWAPS[name], nb04.OPTIONS.steps
+    steps = round(base * operations("GPT-2") / operations(name))
+    options: Options = replace(nb04.OPTIONS, steps=steps, lr=lr or swap.lr, seed=seed, every=steps)
+    with fixed_threads(threads):
+        data, student = nb04.stories(), modern.modernise(CONFIG, swap.parts, seed)
+        train(student, windows(data.train, nb04.BATCH, nb04.T, seed), next_token_loss, options)
+        found = nb04.nats(student, data.windows)
+    attention = student.stack.layers[0].self_attention
+    return {
+        "parameters": nb04.parameters(student),
+        "flops_per_token": operations(name),
+        "steps": steps,
+        "nats": round(found, 4),
+        "cache": CONFIG.layers * 2 * 4 * attention.key.out_features,
+    }
+
+
+def swaps() -> Iterator[Task]:
+    """Learning rates at the tuning seed; then each swap over seeds."""
+    for name in SWAPS:
+        for lr in RATES:
+            key = {"tuning": True, "parts": name, "lr": lr, "seed": TUNING_SEED}
+            yield key, partial(swapped, name, TUNING_SEED, lr)
+    for seed in SEEDS:
+        for name in SWAPS:
+            yield {"tuning": False, "parts": name, "seed": seed}, partial(swapped, name, seed)
