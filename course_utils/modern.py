@@ -12,7 +12,6 @@ from torch import nn
 from course_utils.attention import KVCache, check_heads, check_rows, join_masks
 from course_utils.transformer import Config, Decoder, initialise
 
-
 PARTS = ("RMSNorm", "rotary positions", "SwiGLU", "grouped queries")
 
 

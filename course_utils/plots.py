@@ -193,6 +193,43 @@ def _ink(ground: Sequence[float]) -> str:
     return "black" if np.dot(linear, (0.2126, 0.7152, 0.0722)) > 0.179 else "white"
 
 
+def text_colours(
+    tokens: Sequence[str], values: ArrayLike, title: str, label: str, columns: int = 84
+) -> Figure:
+    """A text, each token on the colour of its value, with a colour bar.
+
+    Args:
+        tokens: pieces of the text, blanks included.
+        values: one ≥ 0 for each.
+        title: of the figure.
+        label: of the colour bar.
+        columns: letters a line; a line ends at a token.
+
+    Raises:
+        ValueError: no token, or not one value each.
+    """
+    values = np.asarray(values, dtype=float)
+    if not len(tokens) or values.shape != (len(tokens),):
+        raise ValueError(f"values must be one for each of {len(tokens)} tokens, got shape {values.shape}")
+    shown = [token.replace("\n", "⏎") for token in tokens]
+    places, row, column = [], 0, 0
+    for token in shown:
+        if column and column + len(token) > columns:
+            row, column = row + 1, 0
+        places.append((column, row))
+        column += len(token)
+    figure, ax = plt.subplots(figsize=(7.6, 0.9 + 0.22 * (row + 1)))
+    shades = mpl.cm.ScalarMappable(mpl.colors.Normalize(0, values.max() or 1), COLOUR_MAP)
+    for token, (x, y), ground in zip(shown, places, shades.to_rgba(values), strict=True):
+        ax.add_patch(mpl.patches.Rectangle((x, y), len(token), 0.92, facecolor=ground))
+        font = {"family": "DejaVu Sans Mono", "fontsize": 8, "va": "center", "parse_math": False}
+        ax.text(x, y + 0.5, token, color=_ink(ground), **font)
+    ax.set(title=title, xlim=(0, columns), ylim=(row + 1, 0))
+    ax.axis("off")
+    figure.colorbar(shades, ax=ax, orientation="horizontal", label=label, fraction=0.08, aspect=50)
+    return figure
+
+
 def scatter_words(
     ax: Axes, points: ArrayLike, words: Sequence[str], groups: Sequence[str] | None = None
 ) -> list[mpl.text.Annotation]:

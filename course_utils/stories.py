@@ -8,14 +8,19 @@ wiser than its teacher.
 from __future__ import annotations
 
 import argparse
+import json
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch.nn.utils.rnn import pad_sequence
+from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerFast
 
-from course_utils import bpe
+from course_utils import bpe, pretrained
+from course_utils.gpt2 import to_gpt2
+from course_utils.ngram import KneserNey
 from course_utils.runtime import DATA, cache_dir, device
 from course_utils.splits import story_split
 from course_utils.training import History, Options, shuffled, train
@@ -80,24 +85,57 @@ class Stories:
         return total / pieces
 
 
-def train_stories(options: Options, config: Config = CONFIG) -> tuple[Decoder, History]:
+def train_stories(options: Options) -> tuple[Decoder, History]:
     """Train from nothing, or from the options' checkpoint; validated on an eighth of the held-out stories."""
     sides = story_split()
     known, held = Stories(sides["train"]), Stories(sides["valid"][::8])
-    model = Decoder(config, seed=options.seed).to(device())
+    model = Decoder(CONFIG, seed=options.seed).to(device())
     return model, train(model, known.batches(BATCH, options.seed), story_loss, options, held.nats)
 
 
+def trigram_nats(known: Stories, held: Stories) -> float:
+    """What an interpolated Kneser–Ney trigram, which counted the same pieces, pays for the held-out ones."""
+    stream = torch.cat([row[1:] for row in known.rows])  # one END between two stories
+    counts = KneserNey(stream.numpy(), 3, CONFIG.V)
+    logs = [counts.log_probabilities(row.numpy())[1:] for row in held.rows]
+    return -float(np.concatenate(logs).mean())
+
+
+def save(model: Decoder, known: dict) -> None:
+    """Store the model as `transformers` stores a GPT-2, in half precision, with tokenizer and card."""
+    config = GPT2Config(
+        vocab_size=CONFIG.V,
+        n_positions=CONFIG.T,
+        n_embd=CONFIG.C,
+        n_layer=CONFIG.layers,
+        n_head=CONFIG.nh,
+        bos_token_id=END,
+        eos_token_id=END,
+        **dict.fromkeys(("resid_pdrop", "embd_pdrop", "attn_pdrop"), CONFIG.dropout),
+    )
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_object=bpe.tokenizer(), bos_token=bpe.END, eos_token=bpe.END, model_max_length=CONFIG.T
+    )
+    with pretrained.without_bars():
+        to_gpt2(model.cpu(), GPT2LMHeadModel(config)).half().save_pretrained(FOLDER)
+        tokenizer.save_pretrained(FOLDER)
+    (FOLDER / "card.json").write_text(json.dumps(known, indent=1) + "\n", "utf-8")
+
+
 def main() -> None:
-    """Train, and store the model when all its steps are done."""
+    """Train, measure on the test side, and store the model when all its steps are done."""
     parser = argparse.ArgumentParser(
         prog="python -m course_utils.stories", description=__doc__.splitlines()[0]
     )
     parser.add_argument("--steps", type=int, default=OPTIONS.steps)
     steps = parser.parse_args().steps
     options = replace(OPTIONS, steps=steps, checkpoint=cache_dir() / "story-gpt2.safetensors")
-    _model, history = train_stories(options)
+    model, history = train_stories(options)
     print(f"{len(history.loss)} of {steps} steps; validation: {history.valid[-1:]}")
+    if len(history.loss) == steps:
+        known, held = (Stories(story_split()[side]) for side in ("train", "test"))
+        nats = {"story-gpt2": held.nats(model), "Kneser–Ney trigram": trigram_nats(known, held)}
+        save(model, {"test": nats})
 
 
 if __name__ == "__main__":

@@ -164,7 +164,7 @@ def swapped(name: str, seed: int, lr: float | None = None, threads: int = 1) -> 
         threads: of PyTorch.
 
     Returns:
-        parameters, flops_per_token, steps, nats (a token, held out), cache (bytes of keys and values a token).
+        parameters, flops_per_token, steps, nats (a token, held out), cache (bytes a token).
     """
     check_name("name", name, SWAPS)
     swap, base = SWAPS[name], nb04.OPTIONS.steps
