@@ -37,6 +37,7 @@ from torch.utils.benchmark import Timer
 from transformers import (
     AutoModelForSequenceClassification,
     DataCollatorWithPadding,
+    GenerationConfig,
     GPT2Config,
     GPT2LMHeadModel,
     Trainer,
@@ -44,7 +45,7 @@ from transformers import (
     TrainingArguments,
 )
 
-from course_utils import pretrained, splits, tuning
+from course_utils import gpt2, pretrained, splits, tuning
 from course_utils.attention import MultiHeadAttention
 from course_utils.experiments import nb06
 from course_utils.runtime import device, generator
@@ -55,6 +56,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 OUT = Path(__file__).parents[2] / "build" / "bench.json"
+PROMPT = 16  # tokens before those that are written
 ADAMW = {"lr": 1e-4, "betas": (0.9, 0.98), "weight_decay": 0.01, "fused": True}
 
 
@@ -179,23 +181,38 @@ def hf_gpt(size: Size) -> Training:
     return Training(GPT2LMHeadModel(config), lambda model: model(input_ids=x, labels=y, shift_labels=y).loss)
 
 
-@torch.no_grad()
-def copy_gpt(ours: Decoder, theirs: GPT2LMHeadModel) -> None:
-    """GPT-2 keeps query, key and value side by side, and its matrices transposed."""
-    gpt = theirs.transformer
-    gpt.wte.weight.copy_(ours.embedding.tokens.weight)
-    gpt.wpe.weight.copy_(ours.embedding.positions)
-    pairs = [(ours.stack.norm, gpt.ln_f)]
-    for mine, block in zip(ours.stack.layers, gpt.h, strict=True):
-        heads = mine.self_attention
-        block.attn.c_attn.weight.copy_(side_by_side(heads, "weight").T)
-        block.attn.c_attn.bias.copy_(side_by_side(heads, "bias"))
-        pairs += [(heads.out, block.attn.c_proj), (mine.around_self.norm, block.ln_1)]
-        pairs += [(mine.feed_forward.inner, block.mlp.c_fc), (mine.feed_forward.outer, block.mlp.c_proj)]
-        pairs += [(mine.around_feed_forward.norm, block.ln_2)]
-    for mine, other in pairs:
-        other.weight.copy_(mine.weight.T if mine.weight.dim() == 2 else mine.weight)
-        other.bias.copy_(mine.bias)
+class Writing:
+    """A model that goes on writing prompts: each call takes the likeliest token so many times."""
+
+    def __init__(self, model: nn.Module, write: Callable[[nn.Module], torch.Tensor]) -> None:
+        """write: from the model to the new tokens, (B, T)."""
+        self.model, self.write = model.to(device()).eval(), write
+
+    def __call__(self) -> torch.Tensor:
+        """The new tokens."""
+        return self.write(self.model)
+
+
+def begun(size: Size) -> torch.Tensor:
+    """Prompts of random tokens, (B, PROMPT); size.T new ones shall follow each."""
+    return torch.randint(size.V, (size.B, PROMPT), generator=generator(0))
+
+
+def our_writer(size: Size) -> Writing:
+    """The course's decoder in GPT-2's shape, and its `generate`."""
+    prompts = begun(size).tolist()
+    model = our_gpt(replace(size, T=size.T + PROMPT)).model
+    return Writing(model, lambda model: torch.tensor(gpt2.generate(model, prompts, size.T)))
+
+
+def hf_writer(size: Size) -> Writing:
+    """Hugging Face's GPT-2 and its `generate`, with its cache; no token ends a text."""
+    prompts = begun(size).to(device())
+    model = hf_gpt(replace(size, T=size.T + PROMPT)).model
+    greedy = {"do_sample": False, "max_new_tokens": size.T, "eos_token_id": None, "pad_token_id": 0}
+    model.generation_config = GenerationConfig(**greedy, use_cache=True)
+    mask = torch.ones_like(prompts)
+    return Writing(model, lambda model: model.generate(prompts, attention_mask=mask)[:, PROMPT:].cpu())
 
 
 # --- the encoder -------------------------------------------------------------------------------------------
@@ -354,16 +371,37 @@ GROWING = {
     "T": [Size(T=T, B=2) for T in (64, 128, 256, 512, 1024)],
     "layers": [Size(layers=layers, B=4) for layers in (1, 2, 4, 8)],
 }
+STORY = Size(T=100, B=1, nh=8, layers=6)
+WRITE = "greedy decoding after 16 tokens, cached; gpt2.generate against GPT2LMHeadModel.generate;"
 RACES = {
     "gpt_train_vs_hf": Race(
         our_gpt,
         hf_gpt,
-        copy_gpt,
+        gpt2.to_gpt2,
         f"{STEP}; Decoder against GPT2LMHeadModel (sdpa, no cache)",
         tables={
             **GROWING,
             "C": [Size(C=C, B=4) for C in (64, 128, 256, 512)],
         },
+    ),
+    "generate_vs_hf_b1": Race(
+        our_writer,
+        hf_writer,
+        gpt2.to_gpt2,
+        f"{WRITE} story-gpt2's shape, one text",
+        size=STORY,
+        tables={
+            "T": [replace(STORY, T=T) for T in (25, 50, 100, 200)],
+            "C": [replace(STORY, C=C) for C in (64, 128, 256, 512)],
+        },
+    ),
+    "generate_vs_hf_b16": Race(
+        our_writer,
+        hf_writer,
+        gpt2.to_gpt2,
+        f"{WRITE} story-gpt2's shape, sixteen texts",
+        size=replace(STORY, B=16),
+        tables={"B": [replace(STORY, B=B) for B in (1, 4, 16, 64)]},
     ),
     "encoder_train_vs_torch": Race(
         our_encoder,
@@ -391,7 +429,7 @@ CHASES = {
         "down to 0 over 3 passes), DataCollatorWithPadding, targets 0 and 1",
     ),
 }
-LETTERS = {"T": "length", "layers": "layers", "C": "width"}
+LETTERS = {"B": "batch", "T": "length", "layers": "layers", "C": "width"}
 
 
 # --- measuring ---------------------------------------------------------------------------------------------
