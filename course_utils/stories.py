@@ -10,7 +10,8 @@ from __future__ import annotations
 import argparse
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
+from datetime import date
 
 import numpy as np
 import torch
@@ -101,7 +102,12 @@ def trigram_nats(known: Stories, held: Stories) -> float:
     return -float(np.concatenate(logs).mean())
 
 
-def save(model: Decoder, known: dict) -> None:
+def card() -> dict:
+    """What is known of the stored model: data, options, nats a piece on the test side, versions."""
+    return json.loads((FOLDER / "card.json").read_text("utf-8"))
+
+
+def save(model: Decoder, options: Options, history: History, nats: dict[str, float]) -> None:
     """Store the model as `transformers` stores a GPT-2, in half precision, with tokenizer and card."""
     config = GPT2Config(
         vocab_size=CONFIG.V,
@@ -119,6 +125,17 @@ def save(model: Decoder, known: dict) -> None:
     with pretrained.without_bars():
         to_gpt2(model.cpu(), GPT2LMHeadModel(config)).half().save_pretrained(FOLDER)
         tokenizer.save_pretrained(FOLDER)
+    known = {
+        "command": "python -m course_utils.stories",
+        "data": "data/stories.jsonl.xz, training side: samples of stories15M, see data/stories.md",
+        "licence": "MIT, as the stories are",
+        "options": {k: v for k, v in asdict(options).items() if k != "checkpoint"},
+        "stories a batch": BATCH,
+        "torch": torch.__version__,
+        "date": date.today().isoformat(),
+        "valid": history.valid,
+        "test": {name: round(value, 4) for name, value in nats.items()},
+    }
     (FOLDER / "card.json").write_text(json.dumps(known, indent=1) + "\n", "utf-8")
 
 
@@ -135,7 +152,7 @@ def main() -> None:
     if len(history.loss) == steps:
         known, held = (Stories(story_split()[side]) for side in ("train", "test"))
         nats = {"story-gpt2": held.nats(model), "Kneser–Ney trigram": trigram_nats(known, held)}
-        save(model, {"test": nats})
+        save(model, options, history, nats)
 
 
 if __name__ == "__main__":
