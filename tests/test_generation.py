@@ -290,7 +290,7 @@ def test_bad_input_is_named(call, message):
 
 # --- what the scores become before a token is taken ---------------------------------------------------------
 
-KS, PS = st.integers(1, 12), st.floats(1e-6, 1.0)
+KS, PS = st.integers(1, 12), st.sampled_from([1e-300, 1e-20]) | st.floats(1e-6, 1.0)
 
 
 @st.composite
@@ -377,6 +377,13 @@ def test_by_hand(keep, expected):
     assert kept(keep(before), before)[0].nonzero().flatten().tolist() == expected
 
 
+def test_just_p_is_enough():
+    """Of V tokens that tie exactly, V p stay."""
+    for V, p, stay in ((2, 0.5, 1), (4, 0.25, 1), (4, 0.5, 2), (4, 0.75, 3), (4, 0.76, 4)):
+        before = torch.zeros(1, V, dtype=torch.float64)
+        assert kept(keep_top_p(before, p), before).sum() == stay, (V, p)
+
+
 @st.composite
 def scores_and_texts(draw):
     """(B, V) scores and (B, T) ids that have occurred."""
@@ -421,6 +428,17 @@ def test_all_together_act_in_the_librarys_order(case, temperature, k, p, min_p, 
     chain += [TopPLogitsWarper(p)] if p < 1 else []
     chain += [MinPLogitsWarper(min_p)] if min_p else []
     assert torch.equal(how.scores(before, occurred(before, ids)), chain(ids, before))
+
+
+def test_each_filter_sees_what_the_one_before_has_left():
+    """Of the two likeliest, the first has 0.3 / 0.55; of all five it takes two to have a half."""
+    before = torch.tensor([[0.3, 0.25, 0.2, 0.15, 0.1]], dtype=torch.float64).log()
+    seen = torch.zeros(1, 5, dtype=torch.bool)
+
+    def count(**options):
+        return int(kept(Decoding(do_sample=True, **options).scores(before, seen), before).sum())
+
+    assert [count(top_k=2), count(top_p=0.5), count(top_k=2, top_p=0.5)] == [2, 2, 1]
 
 
 @quick
