@@ -20,6 +20,7 @@ from course_utils.metrics import (
     mean_interval,
     paired,
     prediction_interval,
+    repetition,
     self_bleu,
     translation_differences,
     translation_scores,
@@ -409,6 +410,30 @@ def test_distinct_is_a_share_whatever_the_order_and_falls_by_copies(texts, n):
     assert distinct(texts * 3, n) == pytest.approx(share / 3)
 
 
+@pytest.mark.parametrize(
+    ("tokens", "n", "share"),
+    [
+        ("abcdefgh", 4, 0.0),
+        ("aaaaaaaa", 4, 4 / 5),  # one kind among five
+        ("abcdabcd", 4, 1 / 5),
+        ("abab", 1, 1 / 2),
+        ("abcabc", 2, 2 / 5),
+        (["the", "cat", "sat", "the", "cat"], 2, 1 / 4),
+        ([7, 7], 2, 0.0),
+    ],
+)
+def test_repetition_is_the_share_of_runs_that_were_there_before(tokens, n, share):
+    assert repetition(tokens, n) == pytest.approx(share)
+
+
+@settings(deadline=None, max_examples=60)
+@given(st.lists(st.integers(0, 3), min_size=4, max_size=30), st.integers(1, 4))
+def test_repetition_by_looking_back(tokens, n):
+    runs = [tuple(tokens[i : i + n]) for i in range(len(tokens) - n + 1)]
+    before = sum(run in runs[:i] for i, run in enumerate(runs))
+    assert repetition(tokens, n) == pytest.approx(before / len(runs))
+
+
 def test_self_bleu_by_hand():
     """Precisions of 1 to 4 words; the k-th to find nothing counts 1 / 2**k of a match (sacreBLEU's "exp")."""
     first = math.prod([2 / 4, 1 / 3, 1 / 2 / 2, 1 / 4 / 1]) ** 0.25
@@ -501,6 +526,8 @@ def test_importing_metrics_does_not_load_sacrebleu():
         (lambda: distinct(RIGHT, 0), "^n must be at least 1, got 0"),
         (lambda: distinct(["a", "b c"], 3), "^texts must hold one of 3 words or more"),
         (lambda: distinct([]), "^texts must hold one of 2 words or more"),
+        (lambda: repetition([1, 2, 3]), "^tokens must be at least n = 4, got 3"),
+        (lambda: repetition([], 1), "^tokens must be at least n = 1, got 0"),
         (lambda: self_bleu(["a b"]), "^texts must be a list of two or more"),
         (lambda: self_bleu([]), "^texts must be a list of two or more"),
         (lambda: self_bleu("a b c"), "^texts must be a list of two or more"),

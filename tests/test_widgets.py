@@ -23,7 +23,7 @@ from matplotlib.colors import to_rgb
 from PIL import Image
 
 from course_utils import plots, widgets
-from course_utils.plots import Picture, heatmap, picture, scatter_words, show
+from course_utils.plots import Picture, heatmap, picture, scatter_words, show, text_colours
 from course_utils.widgets import AttentionMap, TextBox
 
 PACKAGE = Path(widgets.__file__).parent
@@ -173,6 +173,33 @@ def test_a_heatmap_writes_its_values_readably():
         assert (pair[1] + 0.05) / (pair[0] + 0.05) >= 4.5  # WCAG 2.2, level AA
     with pytest.raises(ValueError, match=r"weights must have shape \(3, 3\)"):
         heatmap(ax, matrix, WORDS, WORDS)
+
+
+def test_a_coloured_text_holds_every_token_in_order_and_lines_end_between_tokens():
+    tokens = ["Once", " upon", " a", " time", ",", "\n", "she", " saw", " $5_000$"]
+    figure = text_colours(tokens, range(9), "Surprise", "bits a piece", columns=14)
+    ax, bar = figure.axes
+    assert "".join(t.get_text() for t in ax.texts) == "".join(tokens).replace("\n", "⏎")
+    lines = {}
+    for text in ax.texts:
+        x, y = text.get_position()
+        lines.setdefault(y, []).append((x, text.get_text()))
+    assert len(lines) == 3
+    for line in lines.values():
+        ends = np.cumsum([len(token) for _, token in line])
+        assert [x for x, _ in line] == [0, *ends[:-1]]
+        assert ends[-1] <= 14
+    assert bar.get_xlabel() == "bits a piece"
+    shades = [patch.get_facecolor() for patch in ax.patches]
+    assert len(set(shades)) == len(tokens)
+    assert {t.get_color() for t in ax.texts} == {"black", "white"}
+    picture(figure, "a story")
+
+
+@pytest.mark.parametrize(("tokens", "values"), [([], []), (["a", "b"], [1.0]), (["a"], [[1.0]])])
+def test_a_coloured_text_has_one_value_a_token(tokens, values):
+    with pytest.raises(ValueError, match=rf"^values must be one for each of {len(tokens)} tokens"):
+        text_colours(tokens, values, "title", "label")
 
 
 def test_each_model_has_a_line_of_its_own_and_a_cross_where_it_just_ran():

@@ -1,0 +1,103 @@
+"""Stories as GPT-2's training data: what is read, what is asked, and how the model is stored."""
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from course_utils import bpe, stories
+from course_utils.gpt2 import load
+from course_utils.ngram import KneserNey
+from course_utils.runtime import generator
+from course_utils.training import History, Options
+from course_utils.transformer import Decoder
+
+TEXTS = [
+    "Once upon a time, there was a cat.",
+    "The cat sat.",
+    "Lily saw a big dog in the park. It ran.",
+    "Tom laughed.",
+]
+SMALL = replace(stories.CONFIG, T=16, C=16, nh=2, layers=1)
+
+
+@pytest.fixture
+def held():
+    return stories.Stories(TEXTS, T=16)
+
+
+def model():
+    return Decoder(SMALL, seed=0).eval()
+
+
+def test_a_story_stands_between_two_ends_and_is_cut_at_the_last_position(held):
+    ids = [text.ids for text in bpe.tokenizer().encode_batch(TEXTS)]
+    assert [row.tolist() for row in held.rows[:2]] == [[0, *ids[0], 0], [0, *ids[1], 0]]
+    short = stories.Stories(TEXTS, T=4)
+    assert [row.tolist() for row in short.rows] == [[0, *row, 0][:5] for row in ids]
+    assert held.lengths.tolist() == [len(row) for row in held.rows]
+    assert bpe.tokenizer().token_to_id(bpe.END) == stories.END
+
+
+def test_what_stands_at_padding_is_neither_asked_nor_seen(held):
+    rows, net = held.batch(torch.arange(4)), model()
+    assert (rows == stories.IGNORED).any()
+    alone = [F.cross_entropy(net(row[None, :-1])[0], row[1:], reduction="sum") for row in held.rows]
+    asked = sum(len(row) - 1 for row in held.rows)
+    torch.testing.assert_close(stories.story_loss(net, rows), sum(alone) / asked)
+
+
+def test_the_mean_over_all_is_a_piece_not_a_story(held):
+    net = model()
+    with torch.no_grad():
+        total = sum(F.cross_entropy(net(r[None, :-1])[0], r[1:], reduction="sum") for r in held.rows)
+    expected = float(total) / sum(len(row) - 1 for row in held.rows)
+    for B in (1, 3, 64):
+        assert held.nats(net, B) == pytest.approx(expected, rel=1e-5)
+
+
+def test_batches_are_a_function_of_the_step_and_hold_every_story(held):
+    batches, again = held.batches(2, seed=3), held.batches(2, seed=3)
+    epoch = [batches(step) for step in range(2)]
+    assert all(torch.equal(batches(step), again(step)) for step in (5, 0, 1))
+    found = sorted(row[row >= 0].tolist() for batch in epoch for row in batch)
+    assert found == sorted(row.tolist() for row in held.rows)
+
+
+def test_the_trigram_reads_each_held_out_story_from_its_end_token(held):
+    known = stories.Stories(TEXTS * 3, T=16)
+    stream = np.array([0] + [i for row in known.rows for i in row.tolist()[1:]])[1:]
+    counts = KneserNey(stream, 3, stories.CONFIG.V)
+    logs = [counts.log_probabilities(row.numpy())[1:] for row in held.rows]
+    assert stories.trigram_nats(known, held) == pytest.approx(-np.concatenate(logs).mean())
+    assert stories.trigram_nats(known, held) < stories.trigram_nats(known, stories.Stories(["zebra quiz"]))
+
+
+def test_the_stored_model_is_the_librarys_and_ours_again(tmp_path, monkeypatch, capfd):
+    monkeypatch.setattr(stories, "CONFIG", SMALL)
+    monkeypatch.setattr(stories, "FOLDER", tmp_path / "small")
+    net = model()
+    with torch.no_grad():
+        for p in net.parameters():
+            p.copy_(p.half())  # stored in half precision
+    history = History([3.0], [1.0], [(1, 2.5)])
+    stories.save(net, Options(steps=1, seed=7), history, {"story-gpt2": 2.25})
+    ids = torch.randint(SMALL.V, (2, 9), generator=generator(0))
+    theirs = AutoModelForCausalLM.from_pretrained(tmp_path / "small", dtype="float32").eval()
+    tokenizer = AutoTokenizer.from_pretrained(tmp_path / "small")
+    with torch.no_grad():
+        torch.testing.assert_close(theirs(ids).logits, net(ids), rtol=1e-5, atol=1e-5)
+        assert torch.equal(load(tmp_path / "small")(ids), net(ids))
+    assert [tokenizer(text).input_ids for text in TEXTS] == [
+        text.ids for text in bpe.tokenizer().encode_batch(TEXTS)
+    ]
+    assert tokenizer.eos_token_id == tokenizer.bos_token_id == theirs.config.eos_token_id == stories.END
+    card = stories.card()
+    assert card["test"] == {"story-gpt2": 2.25}
+    assert card["options"]["seed"] == 7
+    assert "checkpoint" not in json.dumps(card)
+    assert capfd.readouterr().err == ""
