@@ -279,12 +279,16 @@ def check_decoding(how: Decoding) -> None:
     """Raises ValueError where a number is out of its range or options contradict each other."""
     ranges = {
         "temperature": (how.temperature > 0, "above 0"),
-        "top_k": (how.top_k >= 0 and how.top_k % 1 == 0, "a whole number, 0 for all"),
+        "top_k": (isinstance(how.top_k, int) and how.top_k >= 0, "a whole number, 0 for all"),
         "top_p": (0 < how.top_p <= 1, "in (0, 1]"),
         "min_p": (0 <= how.min_p <= 1, "in [0, 1]"),
         "repetition_penalty": (how.repetition_penalty > 0, "above 0"),
-        "num_beams": (how.num_beams >= 1, "at least 1"),
-        "num_return_sequences": (how.num_return_sequences >= 1, "at least 1"),
+        "length_penalty": (how.length_penalty >= 0, "at least 0"),
+        "num_beams": (isinstance(how.num_beams, int) and how.num_beams >= 1, "a whole number from 1"),
+        "num_return_sequences": (
+            isinstance(how.num_return_sequences, int) and how.num_return_sequences >= 1,
+            "a whole number from 1",
+        ),
     }
     for name, (fits, expected) in ranges.items():
         if not fits:

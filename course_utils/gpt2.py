@@ -55,6 +55,7 @@ def gpt2_config(theirs: GPT2Config) -> Config:
         "scale_attn_weights": True,
         "scale_attn_by_inverse_layer_idx": False,
         "tie_word_embeddings": True,
+        "add_cross_attention": False,
     }
     for name, expected in fixed.items():
         if (found := getattr(theirs, name, None)) != expected:
@@ -184,6 +185,7 @@ class Continuation:
     product, keys and values written into one block of memory, scores of the last position alone.
     """
 
+    @torch.no_grad()
     def __init__(self, model: Decoder, ids: torch.Tensor, padding: torch.Tensor, room: int) -> None:
         """Read the prompts.
 
@@ -203,6 +205,7 @@ class Continuation:
         self.padding, self.n = padding if padding.any() else None, 0
         self.logits = self.read(ids)  # (B, V), of the next token
 
+    @torch.no_grad()
     def read(self, ids: torch.Tensor) -> torch.Tensor:
         """The next T tokens of each text, (B, T) → logits (B, V) of what follows them."""
         T, n = ids.shape[1], self.n
@@ -233,11 +236,13 @@ class Continuation:
 
     def mask(self, n: int, T: int) -> torch.Tensor | None:
         """Who may look at whom, (B, 1, T, n + T): neither ahead nor at padding; None where there is none."""
-        if self.padding is None:
+        if self.padding is None and (n == 0 or T == 1):  # the kernel's own causal mask, or none, is enough
             return None
-        places = torch.arange(n + T, device=self.padding.device)
-        real = (places >= self.padding[:, None])[:, None, None]  # (B, 1, 1, n + T)
+        places = torch.arange(n + T, device=self.cache.device)
         past = places <= places[n:, None]  # (T, n + T)
+        if self.padding is None:
+            return past
+        real = (places >= self.padding[:, None])[:, None, None]  # (B, 1, 1, n + T)
         return real & past | (places == places[n:, None])  # padding looks at itself: a row needs something
 
     def select(self, rows: torch.Tensor) -> None:
@@ -355,7 +360,7 @@ def stops_at(decode: Callable[[list[int]], str], strings: Sequence[str]) -> Call
         raise ValueError(f"strings must be a list of texts, none of them empty, got {strings!r}")
 
     def stop(ids: list[int]) -> bool:
-        before, now = len(decode(ids[:-1])), decode(ids)
+        before, now = len(decode(ids[:-1]).rstrip("�")), decode(ids)  # half a letter is not there yet
         return any(string in now[max(0, before - len(string) + 1) :] for string in strings)
 
     return stop
@@ -364,9 +369,11 @@ def stops_at(decode: Callable[[list[int]], str], strings: Sequence[str]) -> Call
 def check_shape(model: Decoder) -> None:
     """Raises ValueError unless a decoder is of GPT-2's shape."""
     place, embedding = model.stack.layers[0].around_self.place, model.embedding
-    if model.cross or place != "pre" or embedding.positions is None or embedding.factor != 1:
+    plain = embedding.factor == 1 and embedding.segments is None and not list(embedding.norm.parameters())
+    if model.cross or place != "pre" or embedding.positions is None or not plain:
         raise ValueError(
-            "model must be of GPT-2's shape: no memory, the norm before each part, positions, no scale"
+            "model must be of GPT-2's shape: no memory, the norm before each part, positions, no scale, "
+            "no segments, no norm of the embedding"
         )
 
 
@@ -374,7 +381,8 @@ def check_prompts(prompts: Sequence[Sequence[int]], limit: int, embedding: nn.Mo
     """Raises ValueError where a prompt cannot be continued by `limit` tokens."""
     if limit < 1:
         raise ValueError(f"limit must be at least 1, got {limit}")
-    if isinstance(prompts, str) or not len(prompts) or not all(len(prompt) for prompt in prompts):
+    lists = not isinstance(prompts, str) and all(isinstance(prompt, (list, tuple)) for prompt in prompts)
+    if not lists or not prompts or not all(prompts):
         raise ValueError(
             f"prompts must be lists of ids, none empty (the end of a text begins one), got {prompts!r}"
         )

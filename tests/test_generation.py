@@ -510,7 +510,7 @@ SAMPLE = {"do_sample": True}
         ),
         *(
             (SAMPLE | {"top_k": k}, "^top_k must be a whole number, 0 for all, got ")
-            for k in (-1, 2.5, math.nan)
+            for k in (-1, 2.0, 2.5, math.nan)
         ),
         *((SAMPLE | {"top_p": p}, r"^top_p must be in \(0, 1\], got ") for p in (0, -0.1, 1.01, math.nan)),
         *((SAMPLE | {"min_p": p}, r"^min_p must be in \[0, 1\], got ") for p in (-0.1, 1.01, math.nan)),
@@ -518,10 +518,17 @@ SAMPLE = {"do_sample": True}
             ({"repetition_penalty": r}, "^repetition_penalty must be above 0, got ")
             for r in (0, -1, math.nan)
         ),
-        *(({"num_beams": n}, "^num_beams must be at least 1, got ") for n in (0, -2, math.nan)),
+        *(({"num_beams": n}, "^num_beams must be a whole number from 1, got ") for n in (0, -2, 1.5)),
         *(
-            (SAMPLE | {"num_return_sequences": n}, "^num_return_sequences must be at least 1, got ")
-            for n in (0, -1, math.nan)
+            (
+                SAMPLE | {"num_return_sequences": n},
+                "^num_return_sequences must be a whole number from 1, got ",
+            )
+            for n in (0, -1, 1.5)
+        ),
+        *(
+            ({"num_beams": 2, "length_penalty": x}, "^length_penalty must be at least 0, got ")
+            for x in (-0.5, math.nan)
         ),
         *(
             ({name: value}, f"^{name} acts on sampling alone: set do_sample=True, or leave it out$")

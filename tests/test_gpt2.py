@@ -78,6 +78,9 @@ def tiny_decoder(seed=0, config=CONFIG):
     return ours.double().eval()
 
 
+MODEL = tiny_decoder()
+
+
 def drawn_prompts(B, V, seed=0, longest=8, first=()):
     """B prompts of different lengths, END in none."""
     random = seeded(seed)
@@ -110,6 +113,7 @@ OTHER_SWITCHES = {
     "scale_attn_weights": (True, [False]),
     "scale_attn_by_inverse_layer_idx": (False, [True]),
     "tie_word_embeddings": (True, [False]),
+    "add_cross_attention": (False, [True]),
 }
 SWITCHES = pytest.mark.parametrize(
     ("name", "expected", "value"),
@@ -408,11 +412,12 @@ def test_each_token_is_read_as_by_the_decoder(seed, B, together, more):
 
 
 @few
-@given(st.integers(0, 2**32), CHUNKS)
+@given(st.integers(0, 2**32), CHUNKS, st.booleans())
 @torch.no_grad()
-def test_several_tokens_at_once_are_read_as_by_the_decoder(seed, chunks):
+def test_several_tokens_at_once_are_read_as_by_the_decoder(seed, chunks, together):
     model = tiny_decoder(seed % 7)
     rows = [[3], *drawn_prompts(2, 11, seed), [5] * 6]  # the first is padded
+    rows = [(row * 6)[:6] for row in rows] if together else rows
     texts = Continuation(model, *padded(rows), room=sum(chunks))
     for n in chunks:
         tokens = torch.randint(11, (len(rows), n), generator=seeded(seed + n))
@@ -639,6 +644,17 @@ def test_a_string_counts_where_the_last_token_completes_it(strings, expected):
     assert not stop([0, 1, 2, 3, 4])  # it came earlier
 
 
+@pytest.mark.parametrize("string", ["é", "née", "。", "😀", "a😀", "👩\u200d👧"])
+def test_a_string_of_several_bytes_counts_when_its_last_byte_has_come(string):
+    """Piece by piece or byte by byte: until then the last letter is a �."""
+    ours = bpe.from_json(bpe.FILE.read_text(encoding="utf-8"))
+    stop = stops_at(ours.decode, [string])
+    letters = [ours.ids[ours.letters[byte]] for byte in f"Ona {string}".encode()]
+    for ids in (ours.encode(f"Ona {string}"), letters):
+        assert [stop(ids[:n]) for n in range(1, len(ids) + 1)] == [False] * (len(ids) - 1) + [True]
+        assert not stop([*ids, ours.ids["a"]])
+
+
 def test_what_stops_is_told_the_prompt_and_what_follows():
     model, asked = tiny_decoder(), []
 
@@ -708,6 +724,12 @@ def test_seeds_decide_what_is_drawn():
     assert len(set(map(tuple, first))) == 4  # one seed, four continuations
 
 
+def test_reading_needs_no_gradients():
+    texts = Continuation(MODEL, torch.tensor([[3, 4]]), torch.tensor([0]), room=1)
+    assert not texts.logits.requires_grad
+    assert_scores(texts.read(torch.tensor([[5]])), MODEL, [[3, 4, 5]])
+
+
 def test_writing_leaves_model_and_prompts_alone():
     model, prompts = tiny_decoder(), [[3, 4], [5]]
     before = {name: p.clone() for name, p in model.state_dict().items()}
@@ -719,7 +741,6 @@ def test_writing_leaves_model_and_prompts_alone():
 
 # --- bad input ----------------------------------------------------------------------------------------------
 
-MODEL = tiny_decoder()
 SHORT = r"^prompts must be lists of ids, none empty \(the end of a text begins one\), got "
 
 
@@ -731,6 +752,9 @@ SHORT = r"^prompts must be lists of ids, none empty \(the end of a text begins o
         (lambda: generate(MODEL, [], 3), SHORT + r"\[\]$"),
         (lambda: generate(MODEL, [[3], []], 3), SHORT + r"\[\[3\], \[\]\]$"),
         (lambda: generate(MODEL, "Once", 3), SHORT + "'Once'$"),
+        (lambda: generate(MODEL, ["Once"], 3), SHORT + r"\['Once'\]$"),
+        (lambda: generate(MODEL, [3, 4], 3), SHORT + r"\[3, 4\]$"),
+        (lambda: generate(MODEL, torch.tensor([[3, 4]]), 3), SHORT + r"tensor\(\[\[3, 4\]\]\)$"),
         (
             lambda: generate(MODEL, [[3], [2, 11]], 3),
             r"^prompts must hold ids in \[0, V = 11\), got 2 to 11$",
@@ -766,13 +790,16 @@ def test_bad_input_is_named(call, message):
         ({"norm": "none"}, False),
         ({"positions": "none"}, False),
         ({"scale": True}, False),
+        ({"segments": 2}, False),
+        ({"norm_embedding": True}, False),
     ],
     ids=str,
 )
 def test_a_model_of_another_shape_is_refused(options, cross):
     sizes = {"V": 11, "T": 24, "C": 12, "nh": 3, "layers": 1}
     model = Decoder(Config(**sizes | SHAPE | options), cross=cross)
-    message = "^model must be of GPT-2's shape: no memory, the norm before each part, positions, no scale$"
+    message = "^model must be of GPT-2's shape: no memory, the norm before each part, positions, no scale, "
+    message += "no segments, no norm of the embedding$"
     with pytest.raises(ValueError, match=message):
         generate(model, [[3]], 2)
 
