@@ -30,11 +30,11 @@ AS_ROOT = $$(test "$$(id -u)" != 0 || echo --allow-root)
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup lab test test-all check sync execute assets results translator masked-words bench html FORCE
+.PHONY: help setup lab test test-all check sync execute assets results translator masked-words story-gpt2 bench html FORCE
 
 help: ## list the targets
 	@echo "make TARGET, where TARGET is one of:"
-	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  \1 \2/p' Makefile | while read -r name what; do \
+	@sed -n 's/^\([a-z0-9-]*\):.*## \(.*\)/  \1 \2/p' Makefile | while read -r name what; do \
 		printf '  %-10s %s\n' "$$name" "$$what"; done
 
 setup: $(VENV)/.lab ## make the environment in .venv: packages, course_utils, kernel
@@ -74,6 +74,9 @@ translator: $(VENV)/.lab ## train notebook 03b's translator again, an hour of a 
 
 masked-words: $(VENV)/.lab ## train notebook 06's head for hidden words again, ten minutes of a core
 	OMP_NUM_THREADS=1 $(PY) -m course_utils.bert
+
+story-gpt2: $(VENV)/.lab ## train notebook 07's GPT-2 again, two hours of two cores; stopped, it goes on where it was
+	OMP_NUM_THREADS=$(THREADS) $(PY) -m course_utils.stories
 
 html: $(VENV)/.lab ## static pages in build/html (NB=… for one)
 	$(PY) -m nbconvert --to html --output-dir build/html --embed-images \
