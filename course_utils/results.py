@@ -45,6 +45,11 @@ EXPERIMENTS = {
     "gan_text": Experiment(nb05.texts, ("numpy", "sacrebleu", "torch")),
     "gan_stories": Experiment(nb05.stories, ("numpy", "sacrebleu", "torch")),
     "hidden_words": Experiment(nb06.hidings, TUNING),
+    "tuning_search": Experiment(nb06.search, TUNING),
+    "tuning": Experiment(nb06.tunings, TUNING),
+    "few_labels": Experiment(nb06.curve, TUNING),
+    "listing_faults": Experiment(nb06.faults, TUNING),
+    "other_tasks": Experiment(nb06.transfers, TUNING),
     "reviews": Experiment(nb04b.classifications, ("numpy", "scikit-learn", "torch")),
 }
 

@@ -26,6 +26,8 @@ from course_utils.sentiment import check_texts
 from course_utils.training import shuffled
 from course_utils.transformer import Encoder
 
+__taught__ = ["mean_pool", "TextClassifier", "text_loss", "frozen_states", "LoRA", "add_lora", "removal"]
+
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
