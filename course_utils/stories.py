@@ -1,8 +1,8 @@
 """The course's own GPT-2, trained on the stories, and what it has to beat.
 
 `python -m course_utils.stories` (`make story-gpt2`) trains it, two hours on two cores with AVX-512 BF16, and
-goes on where it was stopped. The stories are samples of a model of 15 million parameters: a student cannot be
-wiser than its teacher.
+then an LSTM as large; stopped, it goes on where it was. The stories are samples of a model of 15 million
+parameters: a student cannot be wiser than its teacher.
 """
 
 from __future__ import annotations
@@ -16,10 +16,11 @@ from datetime import date
 import numpy as np
 import torch
 import torch.nn.functional as F
+from torch import nn
 from torch.nn.utils.rnn import pad_sequence
 from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerFast
 
-from course_utils import bpe, pretrained
+from course_utils import bpe, lstm, pretrained
 from course_utils.gpt2 import to_gpt2
 from course_utils.ngram import KneserNey
 from course_utils.runtime import DATA, cache_dir, device
@@ -41,13 +42,14 @@ CONFIG = Config(
     activation="gelu_tanh",
     scale=False,
 )
+WIDTH = 490  # of an LSTM with two layers and as many parameters
 BATCH = 24  # stories
 OPTIONS = Options(
     steps=4_900, lr=3e-3, warmup=300, weight_decay=0.1, betas=(0.9, 0.95), every=250, mixed=True
 )
 
 
-def story_loss(model: Decoder, rows: torch.Tensor) -> torch.Tensor:
+def story_loss(model: nn.Module, rows: torch.Tensor) -> torch.Tensor:
     """Cross-entropy of each piece given those before it in its story, in nats a piece.
 
     Args:
@@ -77,7 +79,7 @@ class Stories:
         return lambda step: self.batch(order(step))
 
     @torch.no_grad()
-    def nats(self, model: Decoder, B: int = 64) -> float:
+    def nats(self, model: nn.Module, B: int = 64) -> float:
         """The model's cross-entropy over all these stories, in nats a piece."""
         total = pieces = 0
         for indices in self.lengths.argsort(stable=True).split(B):
@@ -86,12 +88,23 @@ class Stories:
         return total / pieces
 
 
-def train_stories(options: Options) -> tuple[Decoder, History]:
-    """Train from nothing, or from the options' checkpoint; validated on an eighth of the held-out stories."""
+def gpt2_model(seed: int = 0) -> Decoder:
+    """The story model, drawn anew."""
+    return Decoder(CONFIG, seed=seed)
+
+
+def lstm_model(seed: int = 0) -> lstm.RecurrentLM:
+    """An LSTM of as many parameters, drawn anew."""
+    reader = lstm.Recurrent(lstm.LSTMCell, WIDTH, WIDTH, layers=2, seed=2 * seed)
+    lstm.remember(reader, 1.0)
+    return lstm.RecurrentLM(CONFIG.V, WIDTH, lstm.as_torch(reader), 2 * seed + 1)
+
+
+def train_stories(model: nn.Module, options: Options) -> History:
+    """Train on all stories of the training side; validated on an eighth of those held out for that."""
     sides = story_split()
     known, held = Stories(sides["train"]), Stories(sides["valid"][::8])
-    model = Decoder(CONFIG, seed=options.seed).to(device())
-    return model, train(model, known.batches(BATCH, options.seed), story_loss, options, held.nats)
+    return train(model.to(device()), known.batches(BATCH, options.seed), story_loss, options, held.nats)
 
 
 def trigram_nats(known: Stories, held: Stories) -> float:
@@ -139,20 +152,31 @@ def save(model: Decoder, options: Options, history: History, nats: dict[str, flo
     (FOLDER / "card.json").write_text(json.dumps(known, indent=1) + "\n", "utf-8")
 
 
+MODELS = {
+    "story-gpt2": (gpt2_model, OPTIONS),
+    "LSTM of equal size": (lstm_model, replace(OPTIONS, lr=5e-3, mixed=None)),
+}
+
+
 def main() -> None:
-    """Train, measure on the test side, and store the model when all its steps are done."""
+    """Train both, measure on the test side, and store the GPT-2 when all steps are done."""
     parser = argparse.ArgumentParser(
         prog="python -m course_utils.stories", description=__doc__.splitlines()[0]
     )
     parser.add_argument("--steps", type=int, default=OPTIONS.steps)
-    steps = parser.parse_args().steps
-    options = replace(OPTIONS, steps=steps, checkpoint=cache_dir() / "story-gpt2.safetensors")
-    model, history = train_stories(options)
-    print(f"{len(history.loss)} of {steps} steps; validation: {history.valid[-1:]}")
-    if len(history.loss) == steps:
-        known, held = (Stories(story_split()[side]) for side in ("train", "test"))
-        nats = {"story-gpt2": held.nats(model), "Kneser–Ney trigram": trigram_nats(known, held)}
-        save(model, options, history, nats)
+    steps, runs = parser.parse_args().steps, {}
+    for name, (draw, options) in MODELS.items():
+        file = cache_dir() / f"{name.replace(' ', '-')}.safetensors"
+        options = replace(options, steps=steps, checkpoint=file)
+        model = draw()
+        history = train_stories(model, options)
+        print(f"{name}: {len(history.loss)} of {steps} steps; validation: {history.valid[-1:]}", flush=True)
+        if len(history.loss) < steps:
+            return
+        runs[name] = model, options, history
+    known, held = (Stories(story_split()[side]) for side in ("train", "test"))
+    nats = {name: held.nats(model) for name, (model, _, _) in runs.items()}
+    save(*runs["story-gpt2"], nats | {"Kneser–Ney trigram": trigram_nats(known, held)})
 
 
 if __name__ == "__main__":

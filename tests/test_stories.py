@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from course_utils import bpe, stories
-from course_utils.gpt2 import load
+from course_utils.gpt2 import load, parameters
 from course_utils.ngram import KneserNey
 from course_utils.runtime import generator
 from course_utils.training import History, Options
@@ -101,3 +101,32 @@ def test_the_stored_model_is_the_librarys_and_ours_again(tmp_path, monkeypatch, 
     assert card["options"]["seed"] == 7
     assert "checkpoint" not in json.dumps(card)
     assert capfd.readouterr().err == ""
+
+
+def test_both_models_are_as_large_and_read_as_much():
+    sizes, options = zip(
+        *((sum(p.numel() for p in draw().parameters()), how) for draw, how in stories.MODELS.values()),
+        strict=True,
+    )
+    assert sizes[0] == parameters(stories.CONFIG)
+    assert abs(sizes[1] / sizes[0] - 1) < 0.001
+    assert options[0].steps == options[1].steps
+
+
+def test_the_command_goes_on_where_it_was_and_stores_when_both_are_done(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("COURSE_CACHE", str(tmp_path))
+    monkeypatch.setattr(stories, "CONFIG", SMALL)
+    monkeypatch.setattr(stories, "WIDTH", 8)
+    monkeypatch.setattr(stories, "FOLDER", tmp_path / "stored")
+    monkeypatch.setattr(stories, "BATCH", 2)
+    monkeypatch.setattr(stories, "story_split", lambda: dict.fromkeys(("train", "valid", "test"), TEXTS * 4))
+    monkeypatch.setattr("sys.argv", ["stories", "--steps", "3"])
+    stories.main()
+    first = capsys.readouterr().out
+    assert "story-gpt2: 3 of 3 steps" in first
+    assert "LSTM of equal size: 3 of 3 steps" in first
+    weights = (tmp_path / "stored" / "model.safetensors").read_bytes()
+    stories.main()  # all steps are in the checkpoints
+    assert capsys.readouterr().out == first
+    assert (tmp_path / "stored" / "model.safetensors").read_bytes() == weights
+    assert set(stories.card()["test"]) == {*stories.MODELS, "Kneser–Ney trigram"}
