@@ -9,8 +9,7 @@ from __future__ import annotations
 import argparse
 import json
 from collections.abc import Callable, Container, Sequence
-from dataclasses import asdict, replace
-from datetime import date
+from dataclasses import replace
 from typing import TYPE_CHECKING, NamedTuple
 
 import torch
@@ -22,7 +21,7 @@ from torch.nn.utils.rnn import pad_sequence
 from course_utils import corpora, pretrained
 from course_utils.attention import padding_mask
 from course_utils.runtime import DATA, cache_dir, device, generator
-from course_utils.training import History, Options, shuffled, train
+from course_utils.training import History, Options, save_card, shuffled, train
 from course_utils.transformer import Config, Encoder
 
 if TYPE_CHECKING:
@@ -325,17 +324,12 @@ def save_head(head: MaskedWordHead, options: Options, history: History, known: d
     weights = {name: p.detach().cpu().contiguous() for name, p in head.named_parameters()}
     save_file(weights, FOLDER / "head.safetensors")
     card = {
-        "command": "python -m course_utils.bert",
         "licence": "trained on WikiText-2, CC BY-SA 4.0, on states of all-MiniLM-L6-v2, Apache-2.0",
-        "options": {k: v for k, v in asdict(options).items() if k != "checkpoint"},
         "stretches a batch": BATCH,
         "depth": DEPTH,
         "hidden as": HIDDEN,
-        "torch": torch.__version__,
-        "date": date.today().isoformat(),
-        "valid": history.valid,
-    } | known
-    (FOLDER / "card.json").write_text(json.dumps(card, indent=1) + "\n", "utf-8")
+    }
+    save_card(FOLDER, "python -m course_utils.bert", options, history, card | known)
 
 
 def train_head(options: Options) -> tuple[MaskedWordHead, History, dict]:

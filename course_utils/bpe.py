@@ -28,9 +28,7 @@ END = "<|endoftext|>"
 PIECES = 4096
 FILE = DATA / "stories_bpe.json"
 # GPT-2's: the end of a contraction; a word, number or run of other signs, with a space before it; blanks.
-WORDS = regex.compile(
-    r"'(?:[sdmt]|ll|ve|re)| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+", regex.VERSION0
-)
+WORDS = regex.compile(r"'(?:[sdmt]|ll|ve|re)| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+")
 
 Pair = tuple[str, str]
 

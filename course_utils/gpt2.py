@@ -37,6 +37,11 @@ NAMES = {
     "feed_forward.inner.": "mlp.c_fc.",
     "feed_forward.outer.": "mlp.c_proj.",
 }
+SHAPE = {
+    "positions": "learned",
+    "activation": "gelu_tanh",
+    "scale": False,
+}  # of a GPT-2
 THIRDS = ("query", "key", "value")  # of one matrix, attn.c_attn
 
 
@@ -68,9 +73,7 @@ def gpt2_config(theirs: GPT2Config) -> Config:
         layers=theirs.n_layer,
         hidden=theirs.n_inner or 0,
         dropout=theirs.resid_pdrop,
-        positions="learned",
-        activation="gelu_tanh",
-        scale=False,
+        **SHAPE,
         eps=theirs.layer_norm_epsilon,
     )
 
@@ -284,8 +287,7 @@ def generate(
     check_stop(stop, how)
     copies = how.num_beams if how.num_beams > 1 else how.num_return_sequences
     prompts = [list(prompt) for prompt in prompts for _ in range(copies)]
-    flipped = [torch.tensor(prompt).flip(0) for prompt in prompts]
-    ids = pad_sequence(flipped, batch_first=True).flip(1)  # (B, T), padded on the left
+    ids = pad_sequence(list(map(torch.tensor, prompts)), True, padding_side="left")  # (B, T)
     padding = torch.tensor([ids.shape[1] - len(prompt) for prompt in prompts])
     place = model.embedding.tokens.weight.device
     texts = Continuation(model, ids.to(place), padding.to(place), limit)

@@ -10,8 +10,7 @@ from __future__ import annotations
 import argparse
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, replace
-from datetime import date
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -21,11 +20,11 @@ from torch.nn.utils.rnn import pad_sequence
 from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerFast
 
 from course_utils import bpe, lstm, pretrained
-from course_utils.gpt2 import to_gpt2
+from course_utils.gpt2 import SHAPE, to_gpt2
 from course_utils.ngram import KneserNey
 from course_utils.runtime import DATA, cache_dir, device
 from course_utils.splits import story_split
-from course_utils.training import History, Options, shuffled, train
+from course_utils.training import History, Options, save_card, shuffled, train
 from course_utils.transformer import Config, Decoder
 
 FOLDER = DATA / "models" / "story-gpt2"
@@ -38,9 +37,7 @@ CONFIG = Config(
     nh=8,
     layers=6,
     dropout=0.0,
-    positions="learned",
-    activation="gelu_tanh",
-    scale=False,
+    **SHAPE,
 )
 WIDTH = 490  # of an LSTM with two layers and as many parameters
 BATCH = 24  # stories
@@ -139,17 +136,12 @@ def save(model: Decoder, options: Options, history: History, nats: dict[str, flo
         to_gpt2(model.cpu(), GPT2LMHeadModel(config)).half().save_pretrained(FOLDER)
         tokenizer.save_pretrained(FOLDER)
     known = {
-        "command": "python -m course_utils.stories",
         "data": "data/stories.jsonl.xz, training side: samples of stories15M, see data/stories.md",
         "licence": "MIT, as the stories are",
-        "options": {k: v for k, v in asdict(options).items() if k != "checkpoint"},
         "stories a batch": BATCH,
-        "torch": torch.__version__,
-        "date": date.today().isoformat(),
-        "valid": history.valid,
         "test": {name: round(value, 4) for name, value in nats.items()},
     }
-    (FOLDER / "card.json").write_text(json.dumps(known, indent=1) + "\n", "utf-8")
+    save_card(FOLDER, "python -m course_utils.stories", options, history, known)
 
 
 MODELS = {
@@ -168,7 +160,7 @@ def main() -> None:
     for name, (draw, options) in MODELS.items():
         file = cache_dir() / f"{name.replace(' ', '-')}.safetensors"
         options = replace(options, steps=steps, checkpoint=file)
-        model = draw()
+        model = draw(options.seed)
         history = train_stories(model, options)
         print(f"{name}: {len(history.loss)} of {steps} steps; validation: {history.valid[-1:]}", flush=True)
         if len(history.loss) < steps:

@@ -8,7 +8,8 @@ import signal
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
+from datetime import date
 from functools import lru_cache
 from pathlib import Path
 
@@ -155,6 +156,18 @@ def check_stream(stream: np.ndarray, T: int) -> None:
     """Raises ValueError where a stream has no stretch of T + 1 tokens."""
     if stream.ndim != 1 or not 0 < T < len(stream):
         raise ValueError(f"stream must be one row of more than T = {T} ids, got shape {stream.shape}")
+
+
+def save_card(folder: Path, command: str, options: Options, history: History, known: dict) -> None:
+    """Write to card.json, beside stored weights, how they came about: command, options, what is known."""
+    card = {
+        "command": command,
+        "options": {name: value for name, value in asdict(options).items() if name != "checkpoint"},
+        "torch": torch.__version__,
+        "date": date.today().isoformat(),
+        "valid": history.valid,
+    }
+    (folder / "card.json").write_text(json.dumps(card | known, indent=1) + "\n", "utf-8")
 
 
 def train(

@@ -10,7 +10,6 @@ import argparse
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
-from datetime import date
 from typing import NamedTuple
 
 import numpy as np
@@ -26,7 +25,7 @@ from course_utils.attention import padding_mask
 from course_utils.generation import beam_search, check_search, greedy
 from course_utils.runtime import DATA, cache_dir, device
 from course_utils.splits import translation_split
-from course_utils.training import History, Options, shuffled, train
+from course_utils.training import History, Options, save_card, shuffled, train
 from course_utils.transformer import Config, Transformer
 
 __taught__ = ["pair_batch", "translation_loss", "decoding_step", "translate"]
@@ -238,15 +237,10 @@ def save(model: Transformer, config: Config, options: Options, history: History)
     save_file(half, FOLDER / "model.safetensors")
     (FOLDER / "config.json").write_text(json.dumps(asdict(config), indent=1) + "\n", "utf-8")
     known = {
-        "command": "python -m course_utils.translation",
         "licence": "trained on Tatoeba sentences, CC BY 2.0 FR; weights MIT",
-        "options": {k: v for k, v in asdict(options).items() if k != "checkpoint"},
         "pairs a batch": BATCH,
-        "torch": torch.__version__,
-        "date": date.today().isoformat(),
-        "valid": history.valid,
     }
-    (FOLDER / "card.json").write_text(json.dumps(known, indent=1) + "\n", "utf-8")
+    save_card(FOLDER, "python -m course_utils.translation", options, history, known)
 
 
 def train_translator(

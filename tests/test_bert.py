@@ -258,18 +258,23 @@ def test_states_after_some_layers_run_no_other():
     assert torch.equal(states_after(encoder, ids, mask, 2), expected)
 
 
-def test_from_bert_is_ready_to_be_asked_and_leaves_the_original_alone():
-    theirs = tiny(hidden_dropout_prob=0.25).train()
+def ready_and_apart(theirs, convert, dropout):
+    """What `convert` gives can be asked at once, and shares no weight with `theirs`."""
     before = {name: p.clone() for name, p in theirs.state_dict().items()}
-    ours = from_bert(theirs)
+    ours = convert()
     assert not ours.training
-    assert ours.embedding.dropout.p == 0.25
+    assert ours.embedding.dropout.p == dropout
     assert all(p.requires_grad for p in ours.parameters())
     assert {p.device.type for p in ours.parameters()} == {device()}
     with torch.no_grad():
         for p in ours.parameters():
             p.zero_()
     assert all(torch.equal(p, before[name]) for name, p in theirs.state_dict().items())
+
+
+def test_from_bert_is_ready_to_be_asked_and_leaves_the_original_alone():
+    theirs = tiny(hidden_dropout_prob=0.25).train()
+    ready_and_apart(theirs, lambda: from_bert(theirs), 0.25)
 
 
 def test_there_and_back():

@@ -15,6 +15,7 @@ from test_attention import (
     draw_weights,
     precise_and_quick,  # noqa: F401 (a fixture for every test)
 )
+from test_bert import ready_and_apart
 from torch.nn.utils.rnn import pad_sequence
 from transformers import (
     BertConfig,
@@ -31,6 +32,7 @@ from transformers import (
 from course_utils import bpe
 from course_utils.generation import Decoding
 from course_utils.gpt2 import (
+    SHAPE,
     Continuation,
     from_gpt2,
     generate,
@@ -49,7 +51,6 @@ SIZES = {
     "vocab_size": 40, "n_positions": 32, "n_embd": 24, "n_layer": 2, "n_head": 3,
     "bos_token_id": None, "eos_token_id": None, "layer_norm_epsilon": 1e-3,  # so large that it matters
 }  # fmt: skip
-SHAPE = {"positions": "learned", "activation": "gelu_tanh", "scale": False}
 CONFIG = Config(V=11, T=24, C=12, nh=3, layers=2, eps=1e-3, **SHAPE)
 NO_ENDS = {"bos_token_id": None, "eos_token_id": None}
 few = settings(deadline=None, max_examples=25)
@@ -177,16 +178,7 @@ def test_a_prefix_before_the_names_is_of_no_account():
 
 def test_from_gpt2_is_ready_to_be_asked_and_leaves_the_original_alone():
     theirs = tiny(resid_pdrop=0.25).train()
-    before = {name: p.clone() for name, p in theirs.state_dict().items()}
-    ours = from_gpt2(theirs.state_dict(), gpt2_config(theirs.config))
-    assert not ours.training
-    assert ours.embedding.dropout.p == 0.25
-    assert all(p.requires_grad for p in ours.parameters())
-    assert {p.device.type for p in ours.parameters()} == {device()}
-    with torch.no_grad():
-        for p in ours.parameters():
-            p.zero_()
-    assert all(torch.equal(p, before[name]) for name, p in theirs.state_dict().items())
+    ready_and_apart(theirs, lambda: from_gpt2(theirs.state_dict(), gpt2_config(theirs.config)), 0.25)
 
 
 PARTS = ["wte.weight", "wpe.weight", "h.1.attn.c_attn.weight", "h.0.mlp.c_proj.bias", "ln_f.weight"]

@@ -17,15 +17,14 @@ from transformers.models.llama.modeling_llama import (
 )
 
 from course_utils.attention import MultiHeadAttention
+from course_utils.gpt2 import SHAPE
 from course_utils.modern import PARTS, GroupedQueryAttention, RMSNorm, SwiGLU, modernise, rotate
 from course_utils.runtime import generator
 from course_utils.training import next_token_loss
 from course_utils.transformer import Config, Decoder
 
 quick = settings(deadline=None, max_examples=25)
-CONFIG = Config(
-    V=40, T=24, C=16, nh=4, layers=2, dropout=0.0, positions="learned", activation="gelu_tanh", scale=False
-)
+CONFIG = Config(V=40, T=24, C=16, nh=4, layers=2, dropout=0.0, **SHAPE)
 
 
 @pytest.fixture(autouse=True)

@@ -179,11 +179,11 @@ def course(history: History, options: Options) -> Row:
 @torch.no_grad()
 def losses(model: nn.Module, ids: torch.Tensor) -> np.ndarray:
     """The loss of every token after a window's first: ids (N, T + 1) → (N, T), in nats."""
-    parts = []
-    for rows in ids.split(16):
+    parts, place = [], next(model.parameters()).device
+    for rows in ids.to(place).split(16):
         logs = model(rows[:, :-1]).log_softmax(dim=-1)  # (16, T, V)
         parts.append(-logs.gather(-1, rows[:, 1:, None]).squeeze(-1))  # (16, T)
-    return torch.cat(parts).double().numpy()
+    return torch.cat(parts).double().cpu().numpy()
 
 
 def nats(model: nn.Module, ids: torch.Tensor) -> float:

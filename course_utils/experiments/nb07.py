@@ -9,7 +9,7 @@ from functools import cache, partial
 import numpy as np
 import torch
 
-from course_utils import bpe, gpt2, metrics, modern, pretrained
+from course_utils import bpe, gpt2, metrics, modern, pretrained, stories
 from course_utils.experiments import Row, Task, check_name, fixed_threads, nb04
 from course_utils.generation import Decoding
 from course_utils.splits import story_split
@@ -39,14 +39,9 @@ def prompts() -> tuple[list[list[int]], list[list[int]]]:
     """The first pieces of test stories, an end before them, and what really follows, its end included."""
     texts = story_split()["test"]
     chosen = [texts[i] for i in np.linspace(0, len(texts) - 1, PROMPTS).astype(int)]
-    encoded, end = [text.ids for text in bpe.tokenizer().encode_batch(chosen)], end_id()
-    rest = [[*ids[PROMPT:], end][:LENGTH] for ids in encoded]
-    return [[end, *ids[:PROMPT]] for ids in encoded], rest
-
-
-def end_id() -> int:
-    """Of the stories' tokenizer."""
-    return bpe.tokenizer().token_to_id(bpe.END)
+    encoded = [text.ids for text in bpe.tokenizer().encode_batch(chosen)]
+    rest = [[*ids[PROMPT:], stories.END][:LENGTH] for ids in encoded]
+    return [[stories.END, *ids[:PROMPT]] for ids in encoded], rest
 
 
 @cache
@@ -72,7 +67,7 @@ def way(name: str, seed: int, threads: int = 1) -> Row:
     with fixed_threads(threads):
         if name == HELD:
             return described(begun, real)
-        return described(begun, gpt2.generate(model(), begun, LENGTH, WAYS[name], seed, end_id()))
+        return described(begun, gpt2.generate(model(), begun, LENGTH, WAYS[name], seed, stories.END))
 
 
 def described(begun: list[list[int]], rows: list[list[int]]) -> Row:
@@ -92,20 +87,16 @@ def described(begun: list[list[int]], rows: list[list[int]]) -> Row:
         "self_bleu": round(metrics.self_bleu(texts), 2),
         "perplexity": round(float(np.exp(nats(begun, rows))), 4),
         "length": round(float(np.mean([len(row) for row in rows])), 1),
-        "ended": round(float(np.mean([row[-1] == end_id() for row in rows])), 4),
+        "ended": round(float(np.mean([row[-1] == stories.END for row in rows])), 4),
         "first": bpe.tokenizer().decode(begun[0] + rows[0]),
     }
 
 
-@torch.no_grad()
 def nats(begun: list[list[int]], rows: list[list[int]]) -> float:
     """What the model pays for each continuation's pieces, given its beginning: the mean, in nats a piece."""
-    total = 0.0
-    for start, row in zip(begun, rows, strict=True):
-        ids = torch.tensor([start + row]).to(next(model().parameters()).device)
-        logs = model()(ids[:, :-1]).log_softmax(dim=-1)  # (1, T, V)
-        total -= logs.gather(-1, ids[:, 1:, None])[:, len(start) - 1 :].sum().item()
-    return total / sum(map(len, rows))
+    pairs = zip(begun, rows, strict=True)
+    paid = [nb04.losses(model(), torch.tensor([start + row]))[0, len(start) - 1 :] for start, row in pairs]
+    return float(np.concatenate(paid).mean())
 
 
 def decodings() -> Iterator[Task]:
@@ -125,9 +116,7 @@ CONFIG = Config(
     nh=4,
     layers=2,
     dropout=0.0,
-    positions="learned",
-    activation="gelu_tanh",
-    scale=False,
+    **gpt2.SHAPE,
 )
 TUNING_SEED = 99
 RATES = (4e-3, 8e-3, 1.6e-2)

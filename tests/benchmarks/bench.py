@@ -166,7 +166,7 @@ def tokens(size: Size) -> tuple[torch.Tensor, torch.Tensor]:
 
 def our_gpt(size: Size) -> Training:
     """The course's decoder in GPT-2's shape."""
-    config = our_config(size, positions="learned", activation="gelu_tanh", scale=False)
+    config = our_config(size, **gpt2.SHAPE)
     x, y = tokens(size)
     return Training(Decoder(config), lambda model: F.cross_entropy(model(x).flatten(0, 1), y.flatten()))
 
