@@ -15,7 +15,7 @@ from torch.nn.functional import cross_entropy
 
 from course_utils.bpe import Pair, join_pair, merge
 from course_utils.exercises import Exercise, expect
-from course_utils.exercises.properties import array, by_hand, none_of, ratio_of, signed, stops
+from course_utils.exercises.properties import array, by_hand, none_of, ratio_of, signed, stops, strings
 
 ROW = "row t of the logits scores the token after ids[t]"
 
@@ -249,12 +249,7 @@ def _pieces_of(answer: Callable, word: str, merges: Sequence[Pair]) -> list[str]
     endless = f"{word!r} is never done: stop where no neighbours are a learnt pair"
     value = stops(answer, endless, word, own)
     expect(own == list(merges), "merges itself has changed: the next word needs it; work on a copy")
-    expect(value is not None, "your function returned None: is a return missing?")
-    kind = type(value).__name__
-    expect(isinstance(value, list | tuple), f"return a list of pieces, not a {kind}")
-    odd = next((piece for piece in value if not isinstance(piece, str)), "")
-    expect(isinstance(odd, str), f"a piece is a string; one of yours is {odd!r}")
-    return list(value)
+    return strings(value)
 
 
 def _joins(word: str, merges: Sequence[Pair]) -> Iterator[tuple[Pair, int, int]]:

@@ -149,6 +149,15 @@ def names_in(answer: Callable) -> set[str]:
     return names
 
 
+def strings(value: object) -> list[str]:
+    """An answer's list of pieces; Wrong where it is none."""
+    expect(value is not None, "your function returned None: is a return missing?")
+    expect(isinstance(value, list | tuple), f"return a list of pieces, not a {type(value).__name__}")
+    odd = next((piece for piece in value if not isinstance(piece, str)), "")
+    expect(isinstance(odd, str), f"a piece is a string; one of yours is {odd!r}")
+    return list(value)
+
+
 def stops(answer: Callable, endless: str, *arguments: object) -> object:
     """What an answer returns; Wrong, with the diagnosis `endless`, where it loops for ever.
 
