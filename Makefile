@@ -75,7 +75,7 @@ translator: $(VENV)/.lab ## train notebook 03b's translator again, an hour of a 
 masked-words: $(VENV)/.lab ## train notebook 06's head for hidden words again, ten minutes of a core
 	OMP_NUM_THREADS=1 $(PY) -m course_utils.bert
 
-story-gpt2: $(VENV)/.lab ## train notebook 07's GPT-2 again, two hours of two cores; stopped, it goes on where it was
+story-gpt2: $(VENV)/.lab ## train notebook 07's GPT-2 and an LSTM beside it again, three hours of two cores; stopped, it goes on
 	OMP_NUM_THREADS=$(THREADS) $(PY) -m course_utils.stories
 
 html: $(VENV)/.lab ## static pages in build/html (NB=… for one)

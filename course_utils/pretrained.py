@@ -18,7 +18,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Literal
 
 from course_utils import data
-from course_utils.runtime import settings
+from course_utils.runtime import DATA, settings
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -32,6 +32,11 @@ ROWS = {
     ): "all-MiniLM-L6-v2 (in BERT's place: a distilled BERT-family encoder of 6 layers, tuned on "
     "sentence pairs; its pooler is untrained, so average over the tokens)",
     ("bert", "hub"): "bert-base-uncased (the original BERT base, 12 layers, from the model hub)",
+    (
+        "gpt2",
+        "embedded",
+    ): "story-gpt2 (in GPT-2's place: its architecture with 5.9 M parameters, trained here on children's "
+    "stories, which a model of 15 M parameters wrote)",
     ("gpt2", "hub"): "gpt2 (the original, 124 M parameters, from the model hub)",
 }
 NAMES = tuple(dict.fromkeys(name for name, _source in ROWS))
@@ -60,7 +65,6 @@ def load(name: str, *, attentions: bool = False) -> Pretrained:
 
     Raises:
         ValueError: an unknown name.
-        NotImplementedError: the embedded GPT-2, which comes with notebook 07.
         course_utils.data.AssetError: the embedded model cannot be fetched.
     """
     if name not in NAMES:
@@ -73,9 +77,7 @@ def load(name: str, *, attentions: bool = False) -> Pretrained:
 
 def _embedded_folder(name: str) -> Path:
     if name == "gpt2":
-        raise NotImplementedError(
-            "the embedded GPT-2 comes with notebook 07; until then COURSE_MODELS=hub loads the original"
-        )
+        return DATA / "models" / "story-gpt2"
     parts = [
         asset.name for asset in data.assets().values() if asset.archive and asset.archive.name == "minilm"
     ]
@@ -90,7 +92,11 @@ def _read(name: str, folder: Path, attention: str) -> tuple[PreTrainedModel, Pre
     kind = transformers.AutoModel if name == "bert" else transformers.AutoModelForCausalLM
     with without_bars():
         model = kind.from_pretrained(
-            folder, local_files_only=True, use_safetensors=True, attn_implementation=attention
+            folder,
+            local_files_only=True,
+            use_safetensors=True,
+            attn_implementation=attention,
+            dtype="float32",
         )
         return model.eval(), transformers.AutoTokenizer.from_pretrained(folder, local_files_only=True)
 

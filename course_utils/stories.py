@@ -146,7 +146,7 @@ def save(model: Decoder, options: Options, history: History, nats: dict[str, flo
 
 MODELS = {
     "story-gpt2": (gpt2_model, OPTIONS),
-    "LSTM of equal size": (lstm_model, replace(OPTIONS, lr=5e-3, mixed=None)),
+    "LSTM of equal size": (lstm_model, replace(OPTIONS, lr=5e-3)),
 }
 
 

@@ -175,9 +175,16 @@ def test_no_token_is_sent(hub, tmp_path):
     assert {request.authorization for request in hub.requests} == {None}
 
 
-def test_the_embedded_gpt2_says_when_it_comes_and_what_to_do_till_then():
-    with pytest.raises(NotImplementedError, match=r"notebook 07.*COURSE_MODELS=hub"):
-        pretrained.load("gpt2")
+@torch.no_grad()
+def test_the_embedded_gpt2_is_what_its_row_says_and_writes_a_story():
+    found = pretrained.load("gpt2")
+    assert found.source == "embedded"
+    assert not found.model.training
+    assert f"{found.model.num_parameters() / 1e6:.1f} M parameters" in found.row
+    assert "in GPT-2's place" in found.row
+    assert {p.dtype for p in found.model.parameters()} == {torch.float32}
+    ids = torch.tensor([[found.tokenizer.eos_token_id, *found.tokenizer("Once upon a").input_ids]])
+    assert found.tokenizer.decode(found.model(ids).logits[0, -1].argmax()) == " time"
 
 
 def test_the_embedded_encoder_is_what_its_row_says(embedded):

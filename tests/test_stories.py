@@ -1,6 +1,7 @@
 """Stories as GPT-2's training data: what is read, what is asked, and how the model is stored."""
 
 import json
+import math
 from dataclasses import replace
 
 import numpy as np
@@ -13,6 +14,7 @@ from course_utils import bpe, stories
 from course_utils.gpt2 import load, parameters
 from course_utils.ngram import KneserNey
 from course_utils.runtime import generator
+from course_utils.splits import story_split
 from course_utils.training import History, Options
 from course_utils.transformer import Decoder
 
@@ -130,3 +132,25 @@ def test_the_command_goes_on_where_it_was_and_stores_when_both_are_done(tmp_path
     assert capsys.readouterr().out == first
     assert (tmp_path / "stored" / "model.safetensors").read_bytes() == weights
     assert set(stories.card()["test"]) == {*stories.MODELS, "Kneser–Ney trigram"}
+
+
+# --- the stored model ---------------------------------------------------------------------------------------
+
+
+@torch.no_grad()
+def test_the_stored_model_scores_what_its_card_says():
+    held = stories.Stories(story_split()["test"][::4])
+    nats = stories.card()["test"]
+    assert held.nats(load(stories.FOLDER)) == pytest.approx(nats["story-gpt2"], abs=0.05)
+    assert next(iter(nats)) == "story-gpt2"
+    assert list(nats.values()) == sorted(nats.values())  # the best first
+
+
+def test_the_stored_card_reads_as_its_figures():
+    text, card = (stories.FOLDER / "README.md").read_text("utf-8"), stories.card()
+    for name, nats in card["test"].items():
+        assert f"| {name} | {nats:.3f} | {math.exp(nats):.2f} |" in text
+    for number in (parameters(stories.CONFIG), card["options"]["steps"], stories.CONFIG.V):
+        assert f"{number:,}" in text
+    assert f"{card['stories a batch']} stories" in text
+    assert sum(file.stat().st_size for file in stories.FOLDER.iterdir()) < 20e6
