@@ -9,8 +9,10 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from course_utils.attention import KVCache, check_heads, check_rows, join_masks
+from course_utils.attention import KVCache, attention, causal_mask, check_heads, check_rows, join_masks
 from course_utils.transformer import Config, Decoder, initialise
+
+__taught__ = ["RMSNorm", "rotate", "SwiGLU", "GroupedQueryAttention"]
 
 PARTS = ("RMSNorm", "rotary positions", "SwiGLU", "grouped queries")
 
@@ -84,6 +86,9 @@ class SwiGLU(nn.Module):
 class GroupedQueryAttention(nn.Module):
     """Attention in which several heads' queries share one head's keys and values.
 
+    Attributes:
+        keep_weights, weights: as in `MultiHeadAttention`.
+
     Source: Ainslie et al. 2023, "GQA", arXiv:2305.13245, section 2.2; positions by `rotate` where wanted.
     """
 
@@ -104,6 +109,7 @@ class GroupedQueryAttention(nn.Module):
         check_heads(C, nh)
         check_groups(nh, groups)
         self.nh, self.groups, self.hs, self.rotary = nh, groups, C // nh, rotary
+        self.keep_weights, self.weights = False, None
         self.query, self.out = nn.Linear(C, C, bias), nn.Linear(C, C, bias)
         self.key, self.value = (nn.Linear(C, groups * self.hs, bias) for _ in range(2))
 
@@ -122,7 +128,10 @@ class GroupedQueryAttention(nn.Module):
             k, v = cache.append(k, v)  # (B, groups, S, hs)
         k, v = (part.repeat_interleave(self.nh // self.groups, dim=1) for part in (k, v))  # (B, nh, S, hs)
         mask, causal = join_masks(mask, causal, (B, T, k.shape[-2]), x.device)
-        y = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=causal)
+        if self.keep_weights:
+            y, self.weights = attention(q, k, v, causal_mask(T).to(x.device) if causal else mask)
+        else:
+            y = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=causal)
         return self.out(y.transpose(1, 2).reshape(B, T, C))  # (B, T, C)
 
 

@@ -21,7 +21,7 @@ from course_utils.gpt2 import SHAPE
 from course_utils.modern import PARTS, GroupedQueryAttention, RMSNorm, SwiGLU, modernise, rotate
 from course_utils.runtime import generator
 from course_utils.training import next_token_loss
-from course_utils.transformer import Config, Decoder
+from course_utils.transformer import Config, Decoder, recorded
 
 quick = settings(deadline=None, max_examples=25)
 CONFIG = Config(V=40, T=24, C=16, nh=4, layers=2, dropout=0.0, **SHAPE)
@@ -158,6 +158,10 @@ def test_grouped_queries_with_rotary_positions_are_llamas(groups, bias):
     for mine, hers in names.items():
         gap = found[2][f"{mine}.weight"] - expected[2][f"{hers}.weight"]
         assert gap.abs().max() <= 1e-5 * expected[2][f"{hers}.weight"].abs().max()
+    ours.keep_weights = True
+    assert (ours(x, causal=True) - found[0]).abs().max() <= 1e-12
+    weights = theirs(x, position_embeddings=angles, attention_mask=ahead)[1]  # (B, nh, T, T)
+    assert (ours.weights - weights).abs().max() <= 1e-6
 
 
 def test_one_group_a_head_is_multi_head_attention():
@@ -168,6 +172,10 @@ def test_one_group_a_head_is_multi_head_attention():
     keep[..., 0] = True
     for options in ({}, {"causal": True}, {"mask": keep}, {"mask": keep, "causal": True}):
         same(ours(x, **options), plain(x, **options))
+        ours.keep_weights = plain.keep_weights = True
+        same(ours(x, **options), plain(x, **options))
+        same(ours.weights, plain.weights)
+        ours.keep_weights = plain.keep_weights = False
 
 
 @pytest.mark.parametrize(("nh", "groups"), [(4, 3), (4, 0), (4, 8)])
@@ -199,6 +207,10 @@ def test_each_choice_learns_sees_no_future_and_writes_with_its_cache(parts):
         steps = [model(ids[:, :5], cache=cache)] + [
             model(ids[:, t : t + 1], cache=cache) for t in range(5, 13)
         ]
+    weights = recorded(model, ids)
+    assert weights.shape == (2, 2, 4, 13, 13)
+    same(weights.sum(dim=-1), torch.ones(2, 2, 4, 13))
+    assert weights.triu(1).abs().max() == 0
     # one by one and at once, angles are the same numbers of float32
     assert (torch.cat(steps, dim=1) - whole).abs().max() <= 1e-6 * whole.abs().max()
 
