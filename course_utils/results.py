@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from course_utils import runtime
-from course_utils.experiments import Task, nb01, nb03, nb03b, nb04, nb04b, nb05, nb06
+from course_utils.experiments import Task, nb01, nb03, nb03b, nb04, nb04b, nb05, nb06, nb07
 from course_utils.experiments.nb01 import CBOW, SKIP_GRAM
 
 __all__ = ["CBOW", "EXPERIMENTS", "SKIP_GRAM", "Experiment", "load", "run"]
@@ -50,6 +50,8 @@ EXPERIMENTS = {
     "few_labels": Experiment(nb06.curve, TUNING),
     "listing_faults": Experiment(nb06.faults, TUNING),
     "other_tasks": Experiment(nb06.transfers, TUNING),
+    "decodings": Experiment(nb07.decodings, ("numpy", "sacrebleu", "tokenizers", "torch")),
+    "swaps": Experiment(nb07.swaps, ("numpy", "tokenizers", "torch")),
     "reviews": Experiment(nb04b.classifications, ("numpy", "scikit-learn", "torch")),
 }
 

@@ -1,5 +1,6 @@
 """Notebook 07b's runs, made small: what is counted of continuations, and who spends how many operations."""
 
+import hashlib
 from dataclasses import replace
 
 import numpy as np
@@ -10,7 +11,7 @@ import torch.nn.functional as F
 from course_utils import bpe, modern
 from course_utils.experiments import nb04, nb07
 from course_utils.metrics import distinct, repetition, self_bleu
-from course_utils.stories import CONFIG
+from course_utils.stories import CONFIG, FOLDER
 from course_utils.transformer import Decoder
 
 END = bpe.tokenizer().token_to_id(bpe.END)
@@ -40,13 +41,15 @@ def test_a_prompt_and_what_follows_are_the_story(small):
     assert len(set(texts)) > 3
 
 
-def test_continuations_are_counted(small):
+def test_continuations_are_counted(small, monkeypatch):
     begun, rest = nb07.prompts()
     rest = [[5, 6, 5, 6, 5, 6, 5, 6, END], [7, 8, 9], *rest[2:]]
+    monkeypatch.setattr(nb07, "WORDS", 3)
     row = nb07.described(begun, rest)
     repeated = [repetition(r) if len(r) > 3 else 0.0 for r in rest]
-    texts = bpe.tokenizer().decode_batch(rest)
+    texts = [" ".join(text.split()[:3]) for text in bpe.tokenizer().decode_batch(rest)]
     assert row["repetition"] == pytest.approx(np.mean(repeated), abs=1e-4)
+    assert [int(n) / 100 for n in row["percent"].split()] == pytest.approx(repeated, abs=0.005)
     assert row["loops"] == pytest.approx(np.mean([r > 0.5 for r in repeated]))
     assert row["distinct_2"] == pytest.approx(distinct(texts), abs=1e-4)
     assert row["self_bleu"] == pytest.approx(self_bleu(texts), abs=1e-2)
@@ -77,7 +80,9 @@ def test_each_way_is_a_row_and_a_seed_decides_what_is_drawn(small):
 
 def test_what_is_drawn_has_seeds_and_what_is_not_has_one():
     keys = [key for key, _ in nb07.decodings()]
-    assert keys[0] == {"way": nb07.HELD, "seed": 0}
+    assert (keys[0]["way"], keys[0]["seed"]) == (nb07.HELD, 0)
+    (weights,) = {key["weights"] for key in keys}  # other weights, other rows
+    assert hashlib.sha256((FOLDER / "model.safetensors").read_bytes()).hexdigest().startswith(weights)
     for name, how in nb07.WAYS.items():
         seeds = [key["seed"] for key in keys if key["way"] == name]
         assert seeds == (list(nb07.SEEDS) if how.do_sample else [0])
@@ -109,4 +114,6 @@ def test_rates_are_chosen_at_a_seed_that_is_not_reported():
     keys = [key for key, _ in nb07.swaps()]
     tuned = [key for key in keys if key["tuning"]]
     assert {(key["parts"], key["lr"]) for key in tuned} == {(n, lr) for n in nb07.SWAPS for lr in nb07.RATES}
-    assert {key["seed"] for key in tuned}.isdisjoint(key["seed"] for key in keys if not key["tuning"])
+    reported = [key for key in keys if not key["tuning"]]
+    assert {key["seed"] for key in tuned}.isdisjoint(key["seed"] for key in reported)
+    assert all(key["lr"] == nb07.SWAPS[key["parts"]].lr for key in reported)

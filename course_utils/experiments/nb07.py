@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import cache, partial
@@ -9,7 +10,7 @@ from functools import cache, partial
 import numpy as np
 import torch
 
-from course_utils import bpe, gpt2, metrics, modern, pretrained, stories
+from course_utils import bpe, gpt2, metrics, modern, stories
 from course_utils.experiments import Row, Task, check_name, fixed_threads, nb04
 from course_utils.generation import Decoding
 from course_utils.splits import story_split
@@ -18,18 +19,19 @@ from course_utils.transformer import Config, Decoder
 
 # What each way of decoding writes
 
-WAYS = {
-    "greedy": Decoding(),
-    "greedy, penalty 1.2": Decoding(repetition_penalty=1.2),
-    "4 beams": Decoding(num_beams=4),
-    "temperature 0.7": Decoding(do_sample=True, temperature=0.7),
-    "temperature 1": Decoding(do_sample=True),
-    "temperature 1.3": Decoding(do_sample=True, temperature=1.3),
-    "top-k 40": Decoding(do_sample=True, top_k=40),
-    "top-p 0.9": Decoding(do_sample=True, top_p=0.9),
-    "min-p 0.1": Decoding(do_sample=True, min_p=0.1),
+FAMILIES = {
+    "search": {"greedy": Decoding()} | {f"beams {n}": Decoding(num_beams=n) for n in (2, 4, 8)},
+    "greedy with a penalty": {f"penalty {x}": Decoding(repetition_penalty=x) for x in (1.1, 1.2, 1.4)},
+    "temperature": {
+        f"temperature {x}": Decoding(do_sample=True, temperature=x) for x in (0.5, 0.7, 1.0, 1.3)
+    },
+    "top-k": {f"top-k {k}": Decoding(do_sample=True, top_k=k) for k in (10, 40, 160)},
+    "top-p": {f"top-p {p}": Decoding(do_sample=True, top_p=p) for p in (0.8, 0.9, 0.95)},
+    "min-p": {f"min-p {p}": Decoding(do_sample=True, min_p=p) for p in (0.2, 0.1, 0.05)},
 }
+WAYS = {name: how for ways in FAMILIES.values() for name, how in ways.items()}
 HELD = "held-out stories"
+WORDS = 60  # of each text, for what depends on its length
 PROMPTS, PROMPT, LENGTH = 100, 24, 160  # prompts, pieces of each, pieces that follow at most
 SEEDS = range(5)
 
@@ -47,8 +49,7 @@ def prompts() -> tuple[list[list[int]], list[list[int]]]:
 @cache
 def model() -> Decoder:
     """The embedded GPT-2 in our decoder."""
-    theirs = pretrained.load("gpt2").model
-    return gpt2.from_gpt2(theirs.state_dict(), gpt2.gpt2_config(theirs.config))
+    return gpt2.load(stories.FOLDER)
 
 
 def way(name: str, seed: int, threads: int = 1) -> Row:
@@ -74,14 +75,15 @@ def described(begun: list[list[int]], rows: list[list[int]]) -> Row:
     """Continuations in numbers.
 
     Returns:
-        repetition (seq-rep-4, mean), loops (share with more than half of the 4-grams repeated), distinct_2
-        and self_bleu (over all), perplexity (by the model, a piece), length (pieces), ended (share), first
-        (the first text).
+        repetition (seq-rep-4, mean), percent (of each text's 4-grams, rounded), loops (share with more than
+        half of the 4-grams repeated), distinct_2 and self_bleu (over the first words of all), perplexity (by
+        the model, a piece), length (pieces), ended (share), first (the first text).
     """
-    texts = bpe.tokenizer().decode_batch(rows)
+    texts = [" ".join(text.split()[:WORDS]) for text in bpe.tokenizer().decode_batch(rows)]
     repeated = np.array([metrics.repetition(row) if len(row) > 3 else 0.0 for row in rows])
     return {
         "repetition": round(float(repeated.mean()), 4),
+        "percent": " ".join(f"{100 * share:.0f}" for share in repeated),
         "loops": round(float((repeated > 0.5).mean()), 4),
         "distinct_2": round(metrics.distinct(texts), 4),
         "self_bleu": round(metrics.self_bleu(texts), 2),
@@ -100,11 +102,11 @@ def nats(begun: list[list[int]], rows: list[list[int]]) -> float:
 
 
 def decodings() -> Iterator[Task]:
-    """Each way: once where nothing is drawn, else over seeds."""
-    yield {"way": HELD, "seed": 0}, partial(way, HELD, 0)
-    for name, how in WAYS.items():
+    """Each way, by the stored weights: once where nothing is drawn, else over seeds."""
+    weights = hashlib.sha256((stories.FOLDER / "model.safetensors").read_bytes()).hexdigest()[:12]
+    for name, how in {HELD: Decoding(), **WAYS}.items():
         for seed in SEEDS if how.do_sample else (0,):
-            yield {"way": name, "seed": seed}, partial(way, name, seed)
+            yield {"way": name, "seed": seed, "weights": weights}, partial(way, name, seed)
 
 
 # What changed since GPT-2
@@ -119,7 +121,7 @@ CONFIG = Config(
     **gpt2.SHAPE,
 )
 TUNING_SEED = 99
-RATES = (4e-3, 8e-3, 1.6e-2)
+RATES = (2e-3, 4e-3, 8e-3, 1.6e-2)
 
 
 @dataclass(frozen=True)
@@ -181,4 +183,5 @@ def swaps() -> Iterator[Task]:
             yield key, partial(swapped, name, TUNING_SEED, lr)
     for seed in SEEDS:
         for name in SWAPS:
-            yield {"tuning": False, "parts": name, "seed": seed}, partial(swapped, name, seed)
+            key = {"tuning": False, "parts": name, "lr": SWAPS[name].lr, "seed": seed}
+            yield key, partial(swapped, name, seed)
