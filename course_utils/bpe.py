@@ -24,6 +24,8 @@ from course_utils import data
 from course_utils.runtime import DATA
 from course_utils.splits import story_split
 
+__taught__ = ["join_pair", "merge", "byte_letters", "ByteBPE"]
+
 END = "<|endoftext|>"
 PIECES = 4096
 FILE = DATA / "stories_bpe.json"

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import torch
 
-__taught__ = ["greedy", "Beams", "beam_search"]
+__taught__ = ["greedy", "Beams", "beam_search", "penalise", "keep_top_k", "keep_top_p", "keep_min_p"]
 
 Step = Callable[[torch.Tensor, torch.Tensor | None], torch.Tensor]
 
@@ -167,7 +167,7 @@ def keep_top_p(logits: torch.Tensor, p: float) -> torch.Tensor:
 def keep_min_p(logits: torch.Tensor, p: float) -> torch.Tensor:
     """Leave tokens with at least p times the probability of the likeliest.
 
-    Source: Nguyen et al. 2024, "Turning up the heat: min-p sampling", arXiv:2407.01082.
+    Source: Nguyen et al. 2025, "Turning up the heat: min-p sampling", arXiv:2407.01082.
     """
     chances = logits.softmax(dim=-1)
     return logits.masked_fill(chances < p * chances.amax(dim=-1, keepdim=True), -torch.inf)

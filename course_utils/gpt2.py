@@ -23,6 +23,8 @@ from course_utils.transformer import Config, Decoder
 if TYPE_CHECKING:
     from transformers import GPT2Config, GPT2LMHeadModel
 
+__taught__ = ["gpt2_weight", "from_gpt2", "parameters"]
+
 Pair = tuple[torch.Tensor, torch.Tensor]
 
 # Our names of the weights, and GPT-2's.

@@ -133,9 +133,9 @@ class Swap:
 
 
 SWAPS = {
-    "GPT-2": Swap((), 8e-3),
-    **{part: Swap((part,), 8e-3) for part in modern.PARTS},
-    "all four": Swap(modern.PARTS, 8e-3),
+    "GPT-2": Swap((), 4e-3),
+    **{part: Swap((part,), 4e-3) for part in modern.PARTS},
+    "all four": Swap(modern.PARTS, 4e-3),
 }
 
 
