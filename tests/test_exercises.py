@@ -1,6 +1,7 @@
 """The two-sided gate: each exercise's solution passes, named wrong answers hear their diagnosis."""
 
 import math
+import re
 import sys
 from collections import Counter
 from fractions import Fraction
@@ -21,10 +22,12 @@ import course_utils.optim
 import course_utils.transformer
 from course_utils.attention import MultiHeadAttention, attention, causal_mask
 from course_utils.bert import hide_words, wordpiece
+from course_utils.bpe import join_pair, merge
 from course_utils.exercises import check, exercises, hint, nb03, solution
 from course_utils.gan import optimal_discriminator
 from course_utils.grammar import jensen_shannon
 from course_utils.lstm import AdditiveAttention, LSTMCell, Recurrent
+from course_utils.modern import rotate
 from course_utils.transformer import Config
 from course_utils.tuning import LoRA, mean_pool
 
@@ -1234,6 +1237,278 @@ def merged_by_layer(W, A, B, alpha):
     return lora.merged().weight
 
 
+def ppl(of=lambda z, y: F.cross_entropy(z, y), to=torch.exp, rows=lambda z: z, tokens=lambda y: y[1:]):
+    """Perplexity, its loss, its power, or what meets what replaced."""
+    return lambda z, y: to(of(rows(z), tokens(y)))
+
+
+def ppl_loop(logits, ids):
+    total = 0.0
+    for row, token in zip(logits.tolist(), ids[1:].tolist(), strict=True):
+        highest = max(row)
+        total += highest + math.log(sum(math.exp(x - highest) for x in row)) - row[token]
+    return math.exp(total / len(logits))
+
+
+def chance(z, y):
+    return z.softmax(-1)[torch.arange(len(z)), y[1:]]
+
+
+def by_rank(word, merges, join=join_pair, pick=min):
+    row = list(word)
+    while found := [pair for pair in pairwise(row) if pair in merges]:
+        row = join(row, pick(found, key=merges.index))
+    return row
+
+
+def one_pass(word, merges, join=join_pair):
+    row = list(word)
+    for pair in merges:
+        row = join(row, pair)
+    return row
+
+
+def joined_at(row, pair, where=min):
+    at = [i for i, here in enumerate(pairwise(row)) if here == pair]
+    return [*row[: where(at)], "".join(pair), *row[where(at) + 2 :]] if at else row
+
+
+def joined_recursively(word, merges):
+    def go(row):
+        found = set(pairwise(row)) & set(merges)
+        return go(join_pair(row, min(found, key=merges.index))) if found else row
+
+    return go(list(word))
+
+
+def joined_by_regex(word, merges):
+    text = " ".join(word)
+    for pair in merges:
+        text = re.sub(rf"(?<!\S){re.escape(' '.join(pair))}(?!\S)", "".join(pair), text)
+    return text.split()
+
+
+def by_replace(word, merges):
+    text = " ".join(word)
+    for pair in merges:
+        text = text.replace(" ".join(pair), "".join(pair))
+    return text.split()
+
+
+def longest_piece(word, merges):
+    made, row = {a + b for a, b in merges}, []
+    while word:
+        n = max((n for n in range(1, len(word) + 1) if word[:n] in made), default=1)
+        row, word = [*row, word[:n]], word[n:]
+    return row
+
+
+def first_in_word(word, merges):
+    row = list(word)
+    while found := [pair for pair in pairwise(row) if pair in merges]:
+        row = join_pair(row, found[0])
+    return row
+
+
+def used_up(word, merges):
+    row = list(word)
+    while merges:
+        row = join_pair(row, merges.pop(0))
+    return row
+
+
+def never_done(word, merges):
+    row = list(word)
+    while set(pairwise(row)) | {None}:
+        row = join_pair(row, merges[0]) if merges else row
+    return row
+
+
+def cached(
+    append=lambda old, new: torch.cat([old, new], 1),
+    score=lambda q, K: q @ K.mT / q.shape[-1] ** 0.5,
+    weigh=lambda s: s.softmax(-1),
+    look=lambda K, V: (K, V),
+    back=lambda y, K, V: (y, K, V),
+):
+    """One step with a cache, its parts replaced."""
+
+    def answer(q, k, v, keys, values):
+        keys, values = append(keys, k), append(values, v)
+        K, V = look(keys, values)
+        return back(weigh(score(q, K)) @ V, keys, values)
+
+    return answer
+
+
+def cached_loop(q, k, v, keys, values):
+    nh, S, hs = keys.shape
+    K, V = torch.empty(nh, S + 1, hs), torch.empty(nh, S + 1, hs)
+    K[:, :S], V[:, :S], K[:, S], V[:, S] = keys, values, k[:, 0], v[:, 0]
+    out = torch.zeros_like(q)
+    for h in range(nh):
+        s = [float(q[h, 0] @ K[h, t]) / math.sqrt(hs) for t in range(S + 1)]
+        e = [math.exp(x - max(s)) for x in s]
+        out[h, 0] = sum(w / sum(e) * V[h, t] for t, w in enumerate(e))
+    return out, K, V
+
+
+def cached_numpy(q, k, v, keys, values):
+    K, V = (np.concatenate([a.numpy(), b.numpy()], 1) for a, b in ((keys, k), (values, v)))
+    s = q.numpy() @ K.transpose(0, 2, 1) / np.sqrt(K.shape[-1])
+    e = np.exp(s - s.max(-1, keepdims=True))
+    return [e / e.sum(-1, keepdims=True) @ V, K, V]
+
+
+def over_written(q, k, v, keys, values):
+    out = cached()(q, k, v, keys, values)
+    if keys.shape[1]:
+        keys[:, -1:] = k
+    return out
+
+
+def cut_at(count, share=lambda p, left: p / p[left].sum()):
+    """The distribution of the count(sorted cumulative sums, mass) most probable."""
+
+    def answer(p, mass):
+        order = p.argsort(descending=True)
+        left = order[: int(count(p[order].cumsum(0), mass))]
+        return torch.zeros_like(p).index_copy(0, left, share(p, left)[left])
+
+    return answer
+
+
+def reaching(c, mass):
+    return (c < mass).sum() + 1
+
+
+def nucleus_loop(p, mass):
+    left, total = [0.0] * len(p), 0.0
+    for i in sorted(range(len(p)), key=lambda i: -p[i]):
+        left[i] = p[i].item()
+        total += left[i]
+        if total >= mass:
+            break
+    return [x / total for x in left]
+
+
+def nucleus_numpy(p, mass):
+    p = p.numpy()
+    order = np.argsort(p)[::-1]
+    before = np.concatenate([[0], np.cumsum(p[order])[:-1]])
+    out = np.zeros_like(p)
+    out[order[before < mass]] = p[order[before < mass]]
+    return out / out.sum()
+
+
+def nucleus_in_place(p, mass):
+    ordered, order = p.sort(descending=True)
+    before = ordered.cumsum(0).roll(1)
+    before[0] = 0
+    p[order[before >= mass]] = 0
+    return p.div_(p.sum())
+
+
+def while_below(p, mass):
+    order, total, n = p.argsort(descending=True), 0, 0
+    while total < mass:
+        total += p[order[n]]
+        n += 1
+    return cut_at(lambda c, mass: n)(p, mass)
+
+
+def at_least(threshold):
+    """Every token of at least that probability."""
+    return lambda p, mass: torch.where(p >= threshold(p, mass), p, 0) / p[p >= threshold(p, mass)].sum()
+
+
+def last_kept(p, mass):
+    ordered = p.sort(descending=True).values
+    return ordered[min(int(reaching(ordered.cumsum(0), mass)), len(p)) - 1]
+
+
+def scattered_wrong(p, mass):
+    c = p.sort(descending=True).values.cumsum(0)
+    return torch.where(c < mass, p, 0) / p[c < mass].sum()
+
+
+def windows(x, n, step=1, end=0):
+    return [tuple(x[i : i + n]) for i in range(0, len(x) - n + 1 + end, step)]
+
+
+def repeats(of=windows):
+    return lambda x, n: 1 - len(set(of(x, n))) / len(of(x, n))
+
+
+def repeats_loop(tokens, n):
+    seen, again, i = [], 0, 0
+    while i + n <= len(tokens):
+        again += tokens[i : i + n] in seen
+        seen.append(tokens[i : i + n])
+        i += 1
+    return again / i
+
+
+def rotary(
+    angles=lambda t, i, hs: t / 10000 ** (2 * i / hs),
+    pair=lambda a, b, c, s: (a * c - b * s, b * c + a * s),
+    split=lambda x: x.chunk(2, 1),
+    back=lambda a, b: torch.cat([a, b], 1),
+):
+    """Rotary positions, their parts replaced."""
+
+    def answer(x):
+        T, hs = x.shape
+        angle = angles(torch.arange(T).double()[:, None], torch.arange(hs // 2).double(), hs)
+        return back(*pair(*split(x), angle.cos(), angle.sin()))
+
+    return answer
+
+
+def turned_loop(x):
+    T, hs = x.shape
+    out = [[0.0] * hs for _ in range(T)]
+    for t in range(T):
+        for i in range(hs // 2):
+            angle, a, b = t / 10000 ** (2 * i / hs), x[t, i].item(), x[t, i + hs // 2].item()
+            out[t][i] = a * math.cos(angle) - b * math.sin(angle)
+            out[t][i + hs // 2] = a * math.sin(angle) + b * math.cos(angle)
+    return out
+
+
+def turned_complex(x):
+    T, hs = x.shape
+    z = torch.complex(*x.chunk(2, 1))
+    angle = torch.outer(torch.arange(T), 10000 ** (-torch.arange(0, hs, 2) / hs))
+    z = z * torch.polar(torch.ones_like(angle), angle)
+    return torch.cat([z.real, z.imag], 1)
+
+
+def turned_numpy(x):
+    x = x.numpy()
+    T, hs = x.shape
+    angle = np.tile(np.arange(T)[:, None] / 10000 ** (np.arange(0, hs, 2) / hs), 2)
+    half = np.concatenate([-x[:, hs // 2 :], x[:, : hs // 2]], 1)
+    return x * np.cos(angle) + half * np.sin(angle)
+
+
+def turned_in_place(x, copy=torch.clone):
+    T, hs = x.shape
+    angle = torch.arange(T)[:, None] / 10000 ** (2 * torch.arange(hs // 2) / hs)
+    a, b = copy(x[:, : hs // 2]), copy(x[:, hs // 2 :])
+    x[:, : hs // 2], x[:, hs // 2 :] = a * angle.cos() - b * angle.sin(), b * angle.cos() + a * angle.sin()
+    return x
+
+
+def turned_late(x):
+    T, hs = x.shape
+    angle = torch.arange(T)[:, None] / 10000 ** (2 * torch.arange(hs // 2) / hs)
+    a, b = x.chunk(2, 1)
+    a.copy_(a * angle.cos() - b * angle.sin())
+    b.copy_(b * angle.cos() + a * angle.sin())
+    return x
+
+
 CALIBRATED = {
     "gaps and counts": ece(),
     "nansum": lambda p, y, bins=10: np.nansum(ece_all_bins(p, y, bins)),
@@ -1612,6 +1887,72 @@ RIGHT = {
         **CALIBRATED,
         "page 4b's": ece_loop,
         "closed above": closed_above,
+    },
+    "07.1": {
+        "cross-entropy": ppl(),
+        "a loop": ppl_loop,
+        "gather": lambda z, y: z.log_softmax(-1).gather(1, y[1:, None]).mean().neg().exp().item(),
+        "bits": lambda z, y: 2 ** (F.cross_entropy(z, y[1:]).item() / math.log(2)),
+        "float64": lambda z, y: chance(z.double(), y).log().mean().neg().exp(),
+        "NumPy": lambda z, y: np.exp(F.cross_entropy(z, y[1:]).numpy()),
+        "sum": lambda z, y: math.exp(F.cross_entropy(z, y[1:], reduction="sum") / len(z)),
+        "rolled": lambda z, y: ppl()(z, y.roll(1).roll(-1)),
+    },
+    "07.2": {
+        "by rank": by_rank,
+        "one pass": one_pass,
+        "recursive": joined_recursively,
+        "one place at a time": lambda w, m: by_rank(w, m, joined_at),
+        "regular expressions": joined_by_regex,
+        "a tuple": lambda w, m: tuple(one_pass(w, m)),
+        "a copy used up": lambda w, m: used_up(w, list(m)),
+    },
+    "07.3": {
+        "cat": cached(),
+        "a loop": cached_loop,
+        "NumPy": cached_numpy,
+        "einsum": cached(score=lambda q, K: torch.einsum("hqd,hkd->hqk", q, K) / K.shape[-1] ** 0.5),
+        "a mask of True": cached(
+            score=lambda q, K: (q @ K.mT / q.shape[-1] ** 0.5).masked_fill(
+                ~torch.ones(1, K.shape[1]).bool(), -torch.inf
+            )
+        ),
+        "float64": lambda *parts: cached()(*(part.double() for part in parts)),
+        "a list": cached(back=lambda *three: list(three)),
+        "with gradients": lambda *parts: cached()(*(part.requires_grad_() for part in parts)),
+    },
+    "07b.1": {
+        "counted": cut_at(reaching),
+        "sum before": cut_at(lambda c, mass: (torch.cat([c.new_zeros(1), c[:-1]]) < mass).sum()),
+        "searchsorted": cut_at(lambda c, mass: torch.searchsorted(c, mass) + 1),
+        "a loop": nucleus_loop,
+        "NumPy": nucleus_numpy,
+        "in place": nucleus_in_place,
+        "scores of −∞": lambda p, mass: torch.where(
+            cut_at(reaching)(p, mass) > 0, p.log(), -torch.inf
+        ).softmax(0),
+        "float32": lambda p, mass: cut_at(reaching)(p.float(), mass),
+    },
+    "07b.2": {
+        "a set": repeats(),
+        "a loop": repeats_loop,
+        "zip": lambda x, n: repeats(lambda x, n: list(zip(*(x[i:] for i in range(n)), strict=False)))(x, n),
+        "a counter": lambda x, n: sum(m - 1 for m in Counter(windows(x, n)).values()) / (len(x) - n + 1),
+        "fraction": lambda x, n: Fraction(len(x) - n + 1 - len(set(windows(x, n))), len(x) - n + 1),
+        "unfold": lambda x, n: 1 - len(torch.tensor(x).unfold(0, n, 1).unique(dim=0)) / (len(x) - n + 1),
+        "strings": repeats(lambda x, n: [" ".join(map(str, gram)) for gram in windows(x, n)]),
+    },
+    "07b.3": {
+        "two halves": rotary(),
+        "a loop": turned_loop,
+        "complex": turned_complex,
+        "NumPy": turned_numpy,
+        "in place": turned_in_place,
+        "the package's angles": lambda x: rotary(
+            lambda t, i, hs: t.float() * 10000.0 ** (-i.float() / (hs // 2))
+        )(x),
+        "float32": lambda x: rotary()(x.float()),
+        "matrices": lambda x: torch.stack([torch.tensor(turned_loop(x[: t + 1]))[t] for t in range(len(x))]),
     },
 }
 
@@ -3790,6 +4131,503 @@ WRONG = {
             ece(mean=lambda n, gaps: n[n > 5] @ gaps[n > 5] / n.sum()),
             "the error should be",
         ),
+    },
+    "07.1": {
+        "loss": (ppl(to=lambda nats: nats), "that is the loss, in nats"),
+        "loss in bits": (ppl(to=lambda nats: nats / math.log(2)), "that is the loss, in bits"),
+        "2 to nats": (ppl(to=lambda nats: 2**nats), "2 to the power of a loss in nats"),
+        "e to bits": (ppl(to=lambda nats: (nats / math.log(2)).exp()), "e to the power of a loss in bits"),
+        "sign": (ppl(to=lambda nats: (-nats).exp()), "the sign is turned"),
+        "mean of probabilities": (lambda z, y: 1 / chance(z, y).mean(), "a mean of probabilities"),
+        "mean of 1 / p": (lambda z, y: (1 / chance(z, y)).mean(), "a mean of 1 / p"),
+        "no logarithm": (lambda z, y: (-chance(z, y).mean()).exp(), "the logarithm is missing"),
+        "sum": (
+            ppl(lambda z, y: F.cross_entropy(z, y, reduction="sum")),
+            "that is the sum; divide by the 11",
+        ),
+        "T + 1": (
+            ppl(lambda z, y: F.cross_entropy(z, y, reduction="sum") / (len(z) + 1)),
+            "11 tokens are predicted, not 12",
+        ),
+        "T − 1": (
+            ppl(lambda z, y: F.cross_entropy(z, y, reduction="sum") / (len(z) - 1)),
+            "11 tokens are predicted, not 10",
+        ),
+        "whole text": (lambda z, y: chance(z, y).prod(), "that is the probability of the whole text"),
+        "no shift": (ppl(tokens=lambda y: y[:-1]), "no shift: row t meets ids[t]"),
+        "wrong way": (
+            ppl(rows=lambda z: z[1:], tokens=lambda y: y[:-2]),
+            "shifted the wrong way: row t meets ids[t − 1]",
+        ),
+        "wrong way, rolled": (ppl(tokens=lambda y: y.roll(1)[:-1]), "shifted the wrong way"),
+        "twice": (
+            ppl(rows=lambda z: z[:-1], tokens=lambda y: y[2:]),
+            "shifted twice: row t meets ids[t + 2]",
+        ),
+        "first left out": (
+            ppl(rows=lambda z: z[1:], tokens=lambda y: y[2:]),
+            "the first prediction is left out",
+        ),
+        "last left out": (
+            ppl(rows=lambda z: z[:-1], tokens=lambda y: y[1:-1]),
+            "the last prediction is left out: row 10 scores ids[11]",
+        ),
+        "lengths": (ppl(tokens=lambda y: y), "here 11 rows and 12 ids"),
+        "shifted as the library does": (ppl(rows=lambda z: z[:-1]), "here 11 rows and 12 ids"),
+        "indexed": (lambda z, y: z.log_softmax(-1)[range(1, 12), y[1:]].mean(), "here 11 rows and 12 ids"),
+        "over rows": (
+            lambda z, y: (-z.log_softmax(0)[torch.arange(len(z)), y[1:]].mean()).exp(),
+            "softmax over the wrong axis",
+        ),
+        "no softmax": (lambda z, y: (-z.gather(1, y[1:, None]).mean()).exp(), "softmax is missing"),
+        "softmax twice": (ppl(rows=lambda z: z.softmax(-1)), "softmax is applied twice"),
+        "entropy": (
+            lambda z, y: torch.distributions.Categorical(logits=z).entropy().mean().exp(),
+            "how unsure the model is",
+        ),
+        "likeliest": (
+            lambda z, y: (-z.log_softmax(-1).amax(-1).mean()).exp(),
+            "each row's largest probability",
+        ),
+        "by V": (
+            ppl(lambda z, y: F.cross_entropy(z, y, reduction="sum") / z.shape[1]),
+            "you divide by V = 23",
+        ),
+        "each": (ppl(lambda z, y: F.cross_entropy(z, y, reduction="none")), "one number for each token"),
+        "product": (lambda z, y: chance(z, y).prod() ** (-1 / len(z)), "a product of 2,000 probabilities"),
+        "plain sum of e": (
+            lambda z, y: (z.exp().sum(1).log() - z[torch.arange(len(z)), y[1:]]).mean().exp(),
+            "e^1000 overflows",
+        ),
+        "log of softmax": (lambda z, y: chance(z, y).log().mean().neg().exp(), "e^−200 is 0 as a float32"),
+        "smoothed": (
+            ppl(lambda z, y: F.cross_entropy(z, y, label_smoothing=0.1)),
+            "where every token was certain the perplexity is 1",
+        ),
+        "half": (ppl(to=lambda nats: (nats / 2).exp()), "as likely the perplexity is 23, yours is 4.796"),
+        "the first counts": (
+            lambda z, y: ppl()(z, y) + 0.01 * y[0],
+            "ids[0] changes your answer",
+        ),
+        "distances": (
+            lambda z, y: (z - F.one_hot(y[1:], z.shape[1])).square().mean(),
+            "more for all scores of a row changes your answer",
+        ),
+        "later rows more": (
+            ppl(lambda z, y: F.cross_entropy(z, y, reduction="none") @ torch.linspace(0, 2, len(z)) / len(z)),
+            "in another order change your answer",
+        ),
+        "eleven": (ppl(lambda z, y: F.cross_entropy(z, y, reduction="sum") / 11), "right for 11 rows"),
+    },
+    "07.2": {
+        "letters": (lambda w, m: list(w), "those are letters"),
+        "the word": (lambda w, m: [w], "that is the word itself"),
+        "longest": (longest_piece, "you take the longest piece that fits"),
+        "first in the word": (first_in_word, "you join the pair that stands first in the word"),
+        "learnt last": (lambda w, m: by_rank(w, m, pick=max), "you join the pair learnt last"),
+        "from the end": (lambda w, m: one_pass(w, m[::-1]), "you go through merges from the end"),
+        "one pair": (
+            lambda w, m: join_pair(list(w), next((p for p in m if p in pairwise(w)), ("", ""))),
+            "you join one pair and stop",
+        ),
+        "one place": (
+            lambda w, m: joined_at(list(w), next((p for p in m if p in pairwise(w)), ("", ""))),
+            "you join one pair in one place and stop",
+        ),
+        "first place": (
+            lambda w, m: one_pass(w, m, joined_at),
+            "only the first place of each pair is joined",
+        ),
+        "letters alone": (
+            lambda w, m: one_pass(w, [p for p in m if len(p[0] + p[1]) == 2]),
+            "pieces join with pieces",
+        ),
+        "from the right": (
+            lambda w, m: by_rank(w, m, lambda row, pair: joined_at(row, pair, max)),
+            "joined from the right",
+        ),
+        "loop too short": (
+            lambda w, m: one_pass(w, m, lambda row, pair: [*join_pair(row[:-1], pair), row[-1]]),
+            "the last two pieces of a word are never joined",
+        ),
+        "replace": (by_replace, "the pair is found inside longer pieces"),
+        "marked": (
+            lambda w, m: [("##" if i else "") + p for i, p in enumerate(one_pass(w, m))],
+            "nothing marks a piece here",
+        ),
+        "a string": (lambda w, m: " ".join(one_pass(w, m)), "return a list of pieces, not a str"),
+        "pairs": (
+            lambda w, m: [pair for pair in m if "".join(pair) in w],
+            "a piece is a string; one of yours is (",
+        ),
+        "uses up merges": (used_up, "merges itself has changed"),
+        "never done": (never_done, "is never done"),
+        "a letter lost": (lambda w, m: one_pass(w, m)[1:], "which spells"),
+        "empty pieces": (lambda w, m: [*one_pass(w, m), ""], "an empty piece is none"),
+        "pairs of two": (
+            lambda w, m: [w[i : i + 2] for i in range(0, len(w), 2)],
+            "are a learnt pair, join them",
+        ),
+        "threes": (lambda w, m: [w[i : i + 3] for i in range(0, len(w), 3)], "but no merge makes 'ana'"),
+        "without the last merge": (lambda w, m: one_pass(w, m[:-1]), "are a learnt pair, join them"),
+        "by the alphabet": (lambda w, m: one_pass(w, sorted(m)), "is learnt before what you joined instead"),
+        "two letters at least": (
+            lambda w, m: one_pass(w, m) if len(w) > 1 else [],
+            "a word of one letter is its only piece",
+        ),
+        "the package's": (lambda w, m: merge(w, {p: i for i, p in enumerate(m)}), "without merge"),
+    },
+    "07.3": {
+        "not itself": (cached(look=lambda K, V: (K[:, :-1], V[:, :-1])), "the new token does not see itself"),
+        "itself alone": (cached(look=lambda K, V: (K[:, -1:], V[:, -1:])), "the new token sees itself alone"),
+        "causal mask": (
+            cached(
+                weigh=lambda s: s.masked_fill(~causal_mask(s.shape[-1])[: s.shape[-2]], -torch.inf).softmax(
+                    -1
+                )
+            ),
+            "a causal mask for one row hides all but the first token",
+        ),
+        "in front": (cached(append=lambda old, new: torch.cat([new, old], 1)), "put in front of the keys"),
+        "along heads": (cached(append=lambda old, new: torch.cat([old, new], 0)), "yours joins axis 0"),
+        "along columns": (cached(append=lambda old, new: torch.cat([old, new], -1)), "yours joins axis 2"),
+        "no scale": (cached(score=lambda q, K: q @ K.mT), "the scores are not scaled"),
+        "√C": (
+            cached(score=lambda q, K: q @ K.mT / (len(q) * q.shape[-1]) ** 0.5),
+            "the scores are divided by √C",
+        ),
+        "hs": (cached(score=lambda q, K: q @ K.mT / q.shape[-1]), "the scores are divided by hs"),
+        "over the query": (cached(weigh=lambda s: s.softmax(-2)), "every token gets weight 1"),
+        "over heads": (cached(weigh=lambda s: s.softmax(0)), "softmax goes over the heads"),
+        "over all": (cached(weigh=lambda s: s.flatten().softmax(0).view_as(s)), "one softmax for all heads"),
+        "no softmax": (cached(weigh=lambda s: s), "softmax is missing"),
+        "not normalised": (cached(weigh=torch.exp), "the weights do not add up to 1"),
+        "mean": (
+            cached(weigh=lambda s: torch.full_like(s, 1 / s.shape[-1])),
+            "that is the mean of all values",
+        ),
+        "hard": (
+            cached(weigh=lambda s: F.one_hot(s.argmax(-1), s.shape[-1]).float()),
+            "that is the value of the best key alone",
+        ),
+        "heads mixed": (
+            cached(
+                score=lambda q, K: (q @ K.mT).sum(0, keepdim=True).expand(len(q), -1, -1) / q.shape[-1] ** 0.5
+            ),
+            "the heads' scores are mixed",
+        ),
+        "another head": (
+            cached(score=lambda q, K: q.roll(1, 0) @ K.mT / q.shape[-1] ** 0.5),
+            "the keys of another one",
+        ),
+        "weights shifted": (cached(weigh=lambda s: s.softmax(-1).roll(1, -1)), "one place apart"),
+        "reshaped": (
+            cached(score=lambda q, K: q @ K.reshape(len(q), q.shape[-1], -1) / q.shape[-1] ** 0.5),
+            "the keys are reshaped",
+        ),
+        "values asked": (cached(look=lambda K, V: (V, V)), "q meets the values"),
+        "keys averaged": (cached(look=lambda K, V: (K, K)), "the keys are averaged"),
+        "k asks": (lambda q, k, v, K, V: cached()(k, k, v, K, V), "the new key asks; q does"),
+        "q appended": (lambda q, k, v, K, V: cached()(q, q, v, K, V), "q is appended to the keys"),
+        "k and v exchanged": (lambda q, k, v, K, V: cached()(q, v, k, K, V), "v is appended to the keys"),
+        "returned exchanged": (cached(back=lambda y, K, V: (y, V, K)), "keys and values are exchanged"),
+        "old cache": (
+            lambda q, k, v, K, V: (cached()(q, k, v, K, V)[0], K, V),
+            "the keys are as many as before",
+        ),
+        "output last": (cached(back=lambda y, K, V: (K, V, y)), "It comes first of the three"),
+        "output alone": (cached(back=lambda y, K, V: y), "return three things"),
+        "heads side by side": (
+            cached(back=lambda y, K, V: (y.transpose(0, 1).flatten(1), K, V)),
+            "the heads are side by side",
+        ),
+        "weights": (
+            lambda q, k, v, K, V: (q @ torch.cat([K, k], 1).mT, *cached()(q, k, v, K, V)[1:]),
+            "these are weights or scores",
+        ),
+        "in place": (over_written, "keys itself has changed"),
+        "residual": (
+            lambda q, k, v, K, V: (q + cached()(q, k, v, K, V)[0], *cached()(q, k, v, K, V)[1:]),
+            "q is added",
+        ),
+        "slides": (
+            cached(append=lambda old, new: torch.cat([old[:, 1:] * 2, old[:, :1], new], 1)),
+            "the keys before have changed",
+        ),
+        "cube root": (
+            cached(score=lambda q, K: q @ K.mT / q.shape[-1] ** (1 / 3)),
+            "your scores are q · k times 0.630",
+        ),
+        "ten percent less": (
+            cached(weigh=lambda s: 0.9 * s.softmax(-1)),
+            "where all values are 2 the output is 2",
+        ),
+        "a mean head": (
+            cached(score=lambda q, K: (q @ K.mT + 0.1 * q.mean(0, keepdim=True) @ K.mT) / 2),
+            "another head changes head 0",
+        ),
+        "near ones more": (
+            cached(score=lambda q, K: q @ K.mT / 2 + torch.arange(K.shape[1])),
+            "the order of the tokens before changes your output",
+        ),
+        "half": (cached(score=lambda q, K: q @ K.mT / 2), "but for nh = 1, S = 1, hs = 1"),
+        "empty cache": (
+            lambda q, k, v, K, V: cached()(q, k, v, K, V) if K.shape[1] else 1 / K.shape[1],
+            "S = 0, hs = 4 your function raised ZeroDivisionError",
+        ),
+        "overflows": (
+            cached(weigh=lambda s: s.exp() / s.exp().sum(-1, keepdim=True)),
+            "e to a score in the hundreds overflows",
+        ),
+        "the library's": (
+            lambda q, k, v, K, V: cached(
+                back=lambda y, K, V: (F.scaled_dot_product_attention(q, K, V), K, V)
+            )(q, k, v, K, V),
+            "write it out yourself, without scaled_dot_product_attention",
+        ),
+    },
+    "07b.1": {
+        "one early": (cut_at(lambda c, mass: (c < mass).sum()), "you stop one early: 2 tokens do not reach"),
+        "one too many": (cut_at(lambda c, mass: reaching(c, mass) + 1), "one token too many: 3 reach 0.52"),
+        "not normalised": (cut_at(reaching, lambda p, left: p), "what is left does not add up to 1"),
+        "mass left": (lambda p, mass: mass * cut_at(reaching)(p, mass), "what is left adds up to 0.52"),
+        "sorted": (
+            lambda p, mass: cut_at(reaching)(p, mass).sort(descending=True).values,
+            "the tokens are sorted",
+        ),
+        "order lost": (
+            lambda p, mass: (
+                cut_at(reaching)(torch.sort(p, descending=True).values, mass).gt(0)
+                * p
+                / p[: int(reaching(p.sort(descending=True).values.cumsum(0), mass))].sum()
+            ),
+            "the order is lost",
+        ),
+        "tail": (
+            lambda p, mass: (
+                torch.where(cut_at(reaching)(p, mass) > 0, 0, p) / p[cut_at(reaching)(p, mass) == 0].sum()
+            ),
+            "that is the tail",
+        ),
+        "not sorted": (
+            lambda p, mass: torch.where(p.cumsum(0) - p < mass, p, 0) / p[p.cumsum(0) - p < mass].sum(),
+            "in the vocabulary's order",
+        ),
+        "fixed k": (cut_at(lambda c, mass: int(mass * len(c))), "you leave a share of the tokens"),
+        "always two": (cut_at(lambda c, mass: 2), "for mass 0.3, 0.52 and 0.8 you leave 2 tokens each time"),
+        "min-p": (at_least(lambda p, mass: mass * p.max()), "which is min-p"),
+        "softmax": (
+            lambda p, mass: cut_at(reaching, lambda p, left: p)(p, mass).softmax(0),
+            "no softmax, divide by the sum",
+        ),
+        "untouched": (lambda p, mass: p, "nothing is left out"),
+        "greedy": (cut_at(lambda c, mass: 1), "that is the likeliest alone"),
+        "uniform": (
+            cut_at(reaching, lambda p, left: torch.ones_like(p) / len(left)),
+            "yours are equally likely",
+        ),
+        "a mask": (lambda p, mass: cut_at(reaching)(p, mass) > 0, "that says which tokens are left"),
+        "the kept alone": (
+            lambda p, mass: cut_at(reaching)(p, mass)[cut_at(reaching)(p, mass) > 0],
+            "only the tokens that are left are returned",
+        ),
+        "logarithms": (
+            lambda p, mass: cut_at(reaching)(p, mass).log(),
+            "where a token is left out its probability is 0, not −∞",
+        ),
+        "strict": (cut_at(lambda c, mass: (c <= mass).sum() + 1), "which reaches 0.5: leave the fewest"),
+        "below mass": (
+            lambda p, mass: cut_at(lambda c, mass: (c <= mass).sum() if mass != 0.52 else 3)(p, mass),
+            "no token is left; one at least stays",
+        ),
+        "ties": (at_least(last_kept), "of equally probable tokens only as many stay"),
+        "mass 1": (while_below, "mass 1 leaves all, even where the sum of p, rounded"),
+        "argmax of reach": (
+            cut_at(lambda c, mass: (c >= mass).int().argmax() + 1),
+            "mass 1 leaves all, even where the sum of p, rounded",
+        ),
+        "sharper": (
+            cut_at(reaching, lambda p, left: p**1.01 / (p[left] ** 1.01).sum()),
+            "the proportions have changed",
+        ),
+        "ten at most": (
+            cut_at(lambda c, mass: min(10, reaching(c, mass))),
+            "the 10 tokens you leave have",
+        ),
+    },
+    "07b.2": {
+        "distinct": (
+            lambda x, n: len(set(windows(x, n))) / len(windows(x, n)),
+            "that is the share of different ones",
+        ),
+        "tokens": (lambda x, n: 1 - len(set(x)) / len(x), "tokens are counted; n-grams should be"),
+        "side by side": (repeats(lambda x, n: windows(x, n, n)), "your n-grams lie side by side"),
+        "by tokens": (
+            lambda x, n: 1 - len(set(windows(x, n))) / len(x),
+            "you divide by the number of tokens",
+        ),
+        "repeated by tokens": (
+            lambda x, n: (len(windows(x, n)) - len(set(windows(x, n)))) / len(x),
+            "you divide by the number of tokens",
+        ),
+        "ragged end": (repeats(lambda x, n: windows(x, n, end=n - 1)), "or count shorter pieces at the end"),
+        "by len − n": (
+            lambda x, n: 1 - len(set(windows(x, n))) / max(1, len(x) - n),
+            "you divide by len(tokens) − n;",
+        ),
+        "by different": (
+            lambda x, n: (len(windows(x, n)) - len(set(windows(x, n)))) / len(set(windows(x, n))),
+            "you divide by the number of different n-grams",
+        ),
+        "a number": (
+            lambda x, n: len(windows(x, n)) - len(set(windows(x, n))),
+            "that is a number of n-grams",
+        ),
+        "percent": (lambda x, n: 100 * repeats()(x, n), "that is in percent"),
+        "sorted": (
+            repeats(lambda x, n: [tuple(sorted(g)) for g in windows(x, n)]),
+            "the order within an n-gram is lost",
+        ),
+        "sets": (
+            repeats(lambda x, n: [frozenset(g) for g in windows(x, n)]),
+            "the order within an n-gram is lost",
+        ),
+        "sums": (repeats(lambda x, n: [sum(g) for g in windows(x, n)]), "more than the sum of its tokens"),
+        "glued": (
+            repeats(lambda x, n: ["".join(map(str, g)) for g in windows(x, n)]),
+            "tokens are glued together",
+        ),
+        "last left out": (
+            lambda x, n: 1 - len(set(windows(x, n, end=-1))) / max(1, len(windows(x, n, end=-1))),
+            "the last n-gram is left out",
+        ),
+        "one too many": (repeats(lambda x, n: windows(x, n, end=1)), "pieces shorter than n at the end"),
+        "n + 1": (lambda x, n: repeats()(x, n + 1) if len(x) > n else 0, "your n-grams have n + 1 tokens"),
+        "n not used": (lambda x, n: repeats()(x, 2), "n is not used"),
+        "first too": (
+            lambda x, n: sum(windows(x, n).count(g) > 1 for g in windows(x, n)) / len(windows(x, n)),
+            "the first time counts too",
+        ),
+        "kinds": (
+            lambda x, n: np.mean([m > 1 for m in Counter(windows(x, n)).values()]),
+            "each different n-gram counts once",
+        ),
+        "side by side repeats": (
+            lambda x, n: sum(a == b for a, b in pairwise(windows(x, n))) / len(windows(x, n)),
+            "only an n-gram that was there just before counts",
+        ),
+        "lists in a set": (lambda x, n: len({x[i : i + n] for i in range(len(x))}), "a set takes no lists"),
+        "divides by 0": (
+            lambda x, n: (1 - len(set(windows(x, n))) / (len(x) - n + 1)) if len(x) > n else 1 / (len(x) - n),
+            "1 tokens hold 1 n-gram for n = 1",
+        ),
+        "negative": (lambda x, n: repeats()(x, n) - 1, "lies between 0 and 1"),
+        "a floor": (lambda x, n: max(0.1, repeats()(x, n)), "where no token comes twice nothing is repeated"),
+        "even tokens": (
+            repeats(lambda x, n: [tuple(t // 3 for t in g) for g in windows(x, n)]),
+            "nothing is repeated: 0",
+        ),
+        "5 at most": (lambda x, n: min(0.6, repeats()(x, n)), "n-grams for n ="),
+        "small ids": (
+            lambda x, n: repeats()(x, n) if max(x) < 60 else 0.5,
+            "other ids for the same tokens change your answer",
+        ),
+    },
+    "07b.3": {
+        "neighbours": (
+            rotary(
+                split=lambda x: (x[:, ::2], x[:, 1::2]), back=lambda a, b: torch.stack([a, b], 2).flatten(1)
+            ),
+            "pairs are neighbours, (2 i, 2 i + 1), as in the paper",
+        ),
+        "neighbours as halves": (rotary(split=lambda x: (x[:, ::2], x[:, 1::2])), "put them back as halves"),
+        "halves as neighbours": (
+            rotary(back=lambda a, b: torch.stack([a, b], 2).flatten(1)),
+            "put them back as neighbours",
+        ),
+        "mirrored": (
+            rotary(
+                split=lambda x: (x.chunk(2, 1)[0], x.chunk(2, 1)[1].flip(1)),
+                back=lambda a, b: torch.cat([a, b.flip(1)], 1),
+            ),
+            "not (i, hs − 1 − i)",
+        ),
+        "sign": (rotary(lambda t, i, hs: -t / 10000 ** (2 * i / hs)), "the sign of the angle is turned"),
+        "i / hs": (rotary(lambda t, i, hs: t / 10000 ** (i / hs)), "yours is i / hs"),
+        "2 i": (rotary(lambda t, i, hs: t / 10000 ** (4 * i / hs)), "yours is 4 i / hs"),
+        "times": (rotary(lambda t, i, hs: t * 10000 ** (2 * i / hs)), "yours is −2 i / hs"),
+        "from 1": (rotary(lambda t, i, hs: (t + 1) / 10000 ** (2 * i / hs)), "positions count from 0"),
+        "degrees": (
+            rotary(lambda t, i, hs: torch.deg2rad(t / 10000 ** (2 * i / hs))),
+            "you take it for degrees",
+        ),
+        "same angle": (
+            rotary(lambda t, i, hs: t.expand(len(t), len(i))),
+            "every pair is turned by the same angle",
+        ),
+        "one position": (
+            rotary(lambda t, i, hs: (1 / 10000 ** (2 * i / hs)).expand(len(t), len(i))),
+            "every position is turned by the same angle",
+        ),
+        "reversed": (rotary(lambda t, i, hs: t / 10000 ** (2 * i.flip(0) / hs)), "pair 0 turns fastest"),
+        "base 1000": (rotary(lambda t, i, hs: t / 1000 ** (2 * i / hs)), "the base is 10000; yours is 1000"),
+        "added": (
+            rotary(pair=lambda a, b, c, s: (a + s, b + c)),
+            "sines and cosines are added",
+        ),
+        "multiplied": (
+            rotary(pair=lambda a, b, c, s: (a * c, b * c)),
+            "multiplied by cosines or sines alone",
+        ),
+        "one sign": (rotary(pair=lambda a, b, c, s: (a * c + b * s, b * c + a * s)), "one sign is wrong"),
+        "exchanged": (
+            rotary(pair=lambda a, b, c, s: (a * s - b * c, b * s + a * c)),
+            "sine and cosine are exchanged",
+        ),
+        "halves exchanged": (
+            rotary(pair=lambda a, b, c, s: (b * c + a * s, a * c - b * s)),
+            "the two halves are exchanged",
+        ),
+        "late": (turned_late, "keep a copy of the first"),
+        "first half": (rotary(pair=lambda a, b, c, s: (a * c - b * s, b)), "only the first half is turned"),
+        "nothing": (lambda x: x, "nothing is turned"),
+        "half missing": (rotary(back=lambda a, b: a), "half of the numbers are missing"),
+        "complex": (lambda x: torch.complex(*x.chunk(2, 1)), "complex numbers"),
+        "transposed": (lambda x: rotary()(x).T, "rows and columns are exchanged"),
+        "base 777": (
+            rotary(lambda t, i, hs: t / 777 ** (2 * i / hs)),
+            "pair 1 at position 1 is turned by 0.189",
+        ),
+        "squared positions": (
+            rotary(lambda t, i, hs: t**2 / 10000 ** (2 * i / hs)),
+            "it should depend on the distance alone",
+        ),
+        "half a turn more": (
+            rotary(lambda t, i, hs: t / 10000 ** (2 * i / hs) + math.pi),
+            "row 0 has changed",
+        ),
+        "other partners": (
+            rotary(
+                split=lambda x: (x[:, : x.shape[1] // 2], x[:, x.shape[1] // 2 :].roll(1, 1)),
+                back=lambda a, b: torch.cat([a, b.roll(-1, 1)], 1),
+            ),
+            "column 0 is turned into column 7; its partner is column 4",
+        ),
+        "longer": (
+            rotary(pair=lambda a, b, c, s: (2 * (a * c - b * s), 2 * (b * c + a * s))),
+            "row 0 has changed",
+        ),
+        "growing": (
+            lambda x: rotary()(x) * (1 + 0.1 * torch.arange(len(x)))[:, None],
+            "turning keeps lengths",
+        ),
+        "less the mean": (lambda x: rotary()(x - x.mean(0)), "later rows change row 0"),
+        "0.1 more": (lambda x: rotary()(x) + 0.1, "a row of zeros becomes 0.100"),
+        "eight columns": (
+            rotary(lambda t, i, hs: t / 10000 ** (2 * i / 8)),
+            "right for x (6, 8), but for",
+        ),
+        "the package's": (lambda x: rotate(x[None, None])[0, 0], "without rotate"),
     },
 }
 

@@ -6,9 +6,11 @@ import dis
 import html
 from collections.abc import Callable
 from dataclasses import dataclass
+from importlib import import_module
 
 __all__ = ["Exercise", "Report", "Wrong", "check", "exercises", "expect", "hint", "solution"]
 
+PAGES = "01", "02", "03", "03b", "04", "04b", "04c", "05", "05b", "06", "06b", "07", "07b"
 _SYMBOLS = {"right": ("✓", "#117733"), "wrong": ("✗", "#aa3377"), "not attempted yet": ("·", "#555555")}
 _TRIVIAL = {"RESUME", "NOP", "LOAD_CONST", "RETURN_VALUE", "RETURN_CONST"}
 
@@ -61,9 +63,7 @@ class Note:
 
 def exercises() -> dict[str, Exercise]:
     """Every exercise of the course, by id."""
-    from course_utils.exercises import nb01, nb02, nb03, nb03b, nb04, nb04b, nb04c, nb05, nb05b, nb06, nb06b
-
-    pages = nb01, nb02, nb03, nb03b, nb04, nb04b, nb04c, nb05, nb05b, nb06, nb06b
+    pages = (import_module(f"course_utils.exercises.nb{page}") for page in PAGES)
     return {e.id: e for page in pages for e in page.EXERCISES}
 
 
