@@ -203,9 +203,10 @@ def test_at_least_three_exercises_left_blank(path):
 @each
 def test_cells_parse_and_prose_is_our_own_language(path):
     for cell in read(path).cells:
-        if cell.cell_type == "code":
+        if cell.cell_type == "code":  # where Chinese is a tokenizer's input
             ast.parse(cell.source)
-        assert not re.search(r"[\u4e00-\u9fff]", cell.source), "the source articles are not quoted"
+        else:
+            assert not re.search(r"[\u4e00-\u9fff]", cell.source), "the source articles are not quoted"
 
 
 def test_the_readme_lists_each_notebook():
