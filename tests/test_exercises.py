@@ -1303,13 +1303,6 @@ def longest_piece(word, merges):
     return row
 
 
-def first_in_word(word, merges):
-    row = list(word)
-    while found := [pair for pair in pairwise(row) if pair in merges]:
-        row = join_pair(row, found[0])
-    return row
-
-
 def used_up(word, merges):
     row = list(word)
     while merges:
@@ -4223,7 +4216,10 @@ WRONG = {
         "letters": (lambda w, m: list(w), "those are letters"),
         "the word": (lambda w, m: [w], "that is the word itself"),
         "longest": (longest_piece, "you take the longest piece that fits"),
-        "first in the word": (first_in_word, "you join the pair that stands first in the word"),
+        "first in the word": (
+            lambda w, m: by_rank(w, m, pick=lambda found, key: found[0]),
+            "you join the pair that stands first in the word",
+        ),
         "learnt last": (lambda w, m: by_rank(w, m, pick=max), "you join the pair learnt last"),
         "from the end": (lambda w, m: one_pass(w, m[::-1]), "you go through merges from the end"),
         "one pair": (
