@@ -100,16 +100,85 @@ class Asset:
 
 
 def assets() -> dict[str, Asset]:
-    """All assets by name, in the order of `data/assets.toml`."""
-    with ASSETS.open("rb") as file:
-        table = tomllib.load(file)
-    archives = {name: Archive(name=name, **entry) for name, entry in table["archives"].items()}
-    return {name: _asset(name, entry, archives) for name, entry in table["assets"].items()}
+    """All assets by name, in the order of `data/assets.toml`.
+
+    Raises:
+        AssetError: the list cannot be read, or an entry of it is not what it should be.
+    """
+    try:
+        table = tomllib.loads(ASSETS.read_text("utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        why = getattr(error, "strerror", None) or " ".join(str(error).split())
+        raise AssetError(
+            f"Cannot read {ASSETS.name} ({why}): get the newest version of the course."
+        ) from error
+    _expect_keys("the list", table, {"archives", "assets"})
+    for name, part in table.items():
+        _expect(isinstance(part, dict), name, "must be a table of entries")
+    archives = {name: _archive(name, entry) for name, entry in table["archives"].items()}
+    found = {name: _asset(name, entry, archives) for name, entry in table["assets"].items()}
+    places: dict[Path, str] = {}
+    for name, asset in found.items():
+        if asset.archive:
+            other = places.setdefault(asset.path, name)
+            _expect(other == name, f"asset {name!r}", f"has a file of the same name as {other!r}")
+    return found
+
+
+def _archive(name: str, entry: dict) -> Archive:
+    _check_entry("archive", name, entry, {"package", "version", "kind", "filename", "sha256", "size"})
+    return Archive(name=name, **entry)
 
 
 def _asset(name: str, entry: dict, archives: dict[str, Archive]) -> Asset:
-    archive = archives[entry["archive"]] if "archive" in entry else None
+    hub = isinstance(entry, dict) and "hub" in entry
+    source = {"hub", "revision"} if hub else {"archive", "file", "sha256", "size"}
+    _check_entry("asset", name, entry, {"what", "licence", "citation", "notebooks"} | source)
+    archive = None
+    if not hub:
+        archive = archives.get(entry["archive"])
+        _expect(archive is not None, f"asset {name!r}", f"names no archive of the list: {entry['archive']!r}")
     return Asset(**{**entry, "name": name, "archive": archive, "notebooks": tuple(entry["notebooks"])})
+
+
+_STEP = r"(?!\.\.?(?:/|\Z))[^/\\:\x00-\x1f\x7f]+"  # of a path that leads down, and nowhere else
+_NAME = r"[\w-][\w.+-]*"  # of an entry or an archive: part of a path in the cache
+_FORMS = {
+    "filename": (_NAME, "a file's name"),
+    "file": (f"{_STEP}(?:/{_STEP})*", "a path inside the archive"),
+    "sha256": ("[0-9a-f]{64}", "64 hexadecimal digits"),
+    "kind": ("wheel|sdist", "wheel or sdist"),
+}
+
+
+def _check_entry(kind: str, name: str, entry: object, keys: set[str]) -> None:
+    """Raises AssetError unless an entry of the list has these keys alone, and each what it should hold."""
+    where = f"{kind} {name[:60]!r}"
+    _expect(re.fullmatch(_NAME, name), where, "must be named by letters, digits and hyphens")
+    _expect(isinstance(entry, dict), where, "must be a table of keys")
+    _expect_keys(where, entry, keys)
+    for key, value in entry.items():
+        form, expected = _FORMS.get(key, (r"(?s).*\S.*", "a text"))
+        fits = isinstance(value, str) and re.fullmatch(form, value)
+        if key == "size":
+            fits, expected = type(value) is int and value > 0, "a whole number of bytes above 0"
+        elif key == "notebooks":
+            fits = isinstance(value, list) and all(isinstance(page, str) for page in value)
+            expected = "a list of texts"
+        _expect(fits, where, f"must hold {expected} under {key}, got {str(value)[:60]!r}")
+
+
+def _expect_keys(where: str, entry: dict, keys: set[str]) -> None:
+    """Raises AssetError unless an entry has these keys, and no other."""
+    for key in sorted(keys ^ entry.keys()):
+        _expect(key not in keys, where, f"has no key {key}")
+        _expect(key in keys, where, f"has a key nobody knows, {key[:60]!r}")
+
+
+def _expect(condition: object, where: str, what: str) -> None:
+    """Raises AssetError, with the place in the list and what is wrong there, where a condition fails."""
+    if not condition:
+        raise AssetError(f"{ASSETS.name} is damaged, {where} {what}: get the newest version of the course.")
 
 
 # --- fetching: from the cache, else from the package index --------------------------------------------------
@@ -134,7 +203,7 @@ def fetch(name: str, *, progress: bool = True) -> Path:
 
 def _known(name: str) -> Asset:
     known = assets()
-    if name in known:
+    if isinstance(name, str) and name in known:
         return known[name]
     close = difflib.get_close_matches(str(name), known, n=3)
     advice = (
