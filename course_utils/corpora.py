@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 STORIES = runtime.DATA / "stories.jsonl.xz"
+GLOVE_MEMORY = 230_000_000  # bytes that reading GloVe's text took
 
 # --- Wikipedia ----------------------------------------------------------------------------------------------
 
@@ -253,6 +254,7 @@ def _keep_glove(source: Path, words: Path, vectors: Path) -> None:
 
     if vectors.is_file() and words.is_file():  # another process was faster
         return
+    runtime.need_memory("Reading GloVe's 400,000 vectors, once,", GLOVE_MEMORY)
     types = {0: str} | dict.fromkeys(range(1, 51), np.float32)
     layout = {
         "sep": " ",

@@ -1,15 +1,17 @@
 """Models trained elsewhere, on two roads: embedded (the default, from the package index) or the model hub.
 
-With COURSE_MODELS=hub the originals are loaded at the revisions `data/assets.toml` pins: from the hub's cache
-if it holds them, else from the hub (HF_ENDPOINT and HF_HUB_OFFLINE are honoured). A hub that does not answer
-costs one sentence and a few seconds, then the embedded model takes over. Weights are safetensors, never
-pickles.
+With COURSE_MODELS=hub the originals are loaded at the revisions `data/assets.toml` pins: from the course's
+cache or the hub's own if one holds them, else from the hub (HF_ENDPOINT and HF_HUB_OFFLINE are honoured). A
+hub that is silent, slow, breaks off or sends other bytes than it announced costs one sentence, then the
+embedded model takes over; a model is kept whole or not at all. Weights are safetensors, never pickles.
 """
 
 from __future__ import annotations
 
+import hashlib
+import time
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,13 +19,18 @@ from threading import Thread
 from types import ModuleType
 from typing import TYPE_CHECKING, Literal
 
-from course_utils import data
+import filelock
+from tqdm.auto import tqdm
+
+from course_utils import data, runtime
 from course_utils.runtime import DATA, settings
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 PROBE = 3.0  # seconds the hub has to answer
+PATIENCE = 20.0  # seconds before a download is judged by its speed
+LONGEST = 3600.0  # seconds a file may take at that speed
 HUB_FILES = ("config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json")
 ROWS = {
     (
@@ -66,13 +73,21 @@ def load(name: str, *, attentions: bool = False) -> Pretrained:
     Raises:
         ValueError: an unknown name.
         course_utils.data.AssetError: the embedded model cannot be fetched.
+        MemoryError: the weights are larger than the free memory.
     """
     if name not in NAMES:
         raise ValueError(f"name must be {' or '.join(map(repr, NAMES))}, got {name!r}")
-    folder = _hub_folder(data.assets()[f"{name}-hub"]) if settings().models == "hub" else None
+    folder = _hub_folder(name) if settings().models == "hub" else None
     source = "embedded" if folder is None else "hub"
-    model, tokenizer = _read(name, folder or _embedded_folder(name), "eager" if attentions else "sdpa")
+    folder = folder or _embedded_folder(name)
+    runtime.need_memory(_short(name, source), (folder / "model.safetensors").stat().st_size)
+    model, tokenizer = _read(name, folder, "eager" if attentions else "sdpa")
     return Pretrained(model, tokenizer, ROWS[name, source], source)
+
+
+def _short(name: str, source: str = "embedded") -> str:
+    """What a model is called, such as all-MiniLM-L6-v2."""
+    return ROWS[name, source].partition(" (")[0]
 
 
 def _embedded_folder(name: str) -> Path:
@@ -106,50 +121,94 @@ def without_bars() -> Iterator[None]:
     """Let transformers read and write files with neither bars nor warnings."""
     from transformers.utils import logging
 
-    bars = logging.is_progress_bar_enabled, logging.disable_progress_bar, logging.enable_progress_bar
-    with _quiet(logging, *bars):
-        yield
+    bars = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    try:
+        with _quiet(logging):
+            yield
+    finally:
+        if bars:
+            logging.enable_progress_bar()
 
 
-def _hub_folder(asset: data.Asset) -> Path | None:
-    """The model in the hub's cache, downloaded if need be; None, after a sentence why, if it cannot be."""
-    if cached := _cached_folder(asset):
+def _hub_folder(name: str) -> Path | None:
+    """The model's folder in a cache, downloaded if need be; None, after a sentence why, if it cannot be."""
+    asset = data.assets()[f"{name}-hub"]
+    kept = runtime.cache_dir() / asset.name / asset.revision
+    if cached := kept if kept.is_dir() else _hub_cache(asset):
         return cached
     reason = _unreachable(asset)
     if not reason:
         try:
-            return _download(asset)
-        except (
-            Exception
-        ) as error:  # the client's, the network's or the disk's: each means no model from there
+            _download(asset, kept)
+            return kept
+        except Exception as error:  # the client's, the network's or the disk's: no model from there
             reason = _in_short(error)
-    print(f"{asset.hub} is not to be had from the model hub ({reason}): going on with the embedded model.")
+    print(f"{asset.hub} is not to be had from the model hub ({reason}): going on with {_short(name)}.")
     return None
 
 
-def _cached_folder(asset: data.Asset) -> Path | None:
-    """Where the hub's cache holds all of the model at the pinned revision; asks no network."""
+def _hub_cache(asset: data.Asset) -> Path | None:
+    """Where the hub's own cache holds all of the model at the pinned revision; asks no network."""
     from huggingface_hub import try_to_load_from_cache
 
     paths = [try_to_load_from_cache(asset.hub, file, revision=asset.revision) for file in HUB_FILES]
     return Path(paths[0]).parent if all(isinstance(path, str) for path in paths) else None
 
 
-def _download(asset: data.Asset) -> Path:
-    """Fetch the model into the hub's cache.
+def _download(asset: data.Asset, target: Path) -> None:
+    """Fetch the model into the folder `target`, which appears whole, its bytes verified, or not at all.
 
     Without a token: the models are public, and who a reader is logged in as is no business of the course.
     """
-    from huggingface_hub import hf_hub_download, utils
+    from huggingface_hub import constants, hf_hub_download
+    from huggingface_hub.utils import logging
 
-    hidden, hide, show = (
-        utils.are_progress_bars_disabled,
-        utils.disable_progress_bars,
-        utils.enable_progress_bars,
-    )
-    with _quiet(utils.logging, lambda: not hidden(), hide, show):
-        paths = [hf_hub_download(asset.hub, file, revision=asset.revision, token=False) for file in HUB_FILES]
-    return Path(paths[0]).parent
+    constants.DOWNLOAD_CHUNK_SIZE = 2**16  # bytes; the watch would hear of every 10 MB alone
+    home = target.parent
+    home.mkdir(parents=True, exist_ok=True)
+    with filelock.FileLock(home / ".lock"), data.workspace(home / ".part") as part, _quiet(logging):
+        if target.is_dir():  # another process fetched it while this one waited
+            return
+        where = {"revision": asset.revision, "local_dir": part / "files", "token": False}
+        (part / "whole").mkdir()
+        for file in HUB_FILES:
+            path = Path(hf_hub_download(asset.hub, file, tqdm_class=_Watch, **where))
+            _verify(path, asset)
+            data.place(path, part / "whole" / file)
+        data.place(part / "whole", target)
+
+
+class _Watch(tqdm):
+    """The bar of a download, which gives up where the speed would make it take longer than LONGEST."""
+
+    def __init__(self, **options: object) -> None:
+        super().__init__(**options | {"disable": not runtime.shows_progress(), "leave": False})
+        self._began, self._size, self._got = time.monotonic(), options.get("total") or 0, 0
+
+    def update(self, n: float = 1) -> None:
+        super().update(n)
+        self._got += n
+        seconds = time.monotonic() - self._began
+        if seconds > PATIENCE and self._size * seconds > LONGEST * self._got:
+            rate = f"{self._got / seconds / 1e3:,.1f} kB/s"
+            raise TimeoutError(
+                f"{self._size / 1e6:,.1f} MB at {rate} would take over {LONGEST / 60:g} minutes"
+            )
+
+
+def _verify(path: Path, asset: data.Asset) -> None:
+    """Hold a file to what the hub announces at this revision: a SHA-256, or git's SHA-1 of a small file."""
+    from huggingface_hub import get_hf_file_metadata, hf_hub_url
+
+    url = hf_hub_url(asset.hub, path.name, revision=asset.revision)
+    announced = get_hf_file_metadata(url, token=False).etag
+    with path.open("rb") as file:
+        is_git = len(announced) == hashlib.sha1().digest_size * 2
+        digest = hashlib.sha1(f"blob {path.stat().st_size}\0".encode()) if is_git else hashlib.sha256()
+        hashlib.file_digest(file, lambda: digest)
+    if digest.hexdigest() != announced:
+        raise data.AssetError(f"its {path.name} arrived with other bytes than the hub announces")
 
 
 def _unreachable(asset: data.Asset) -> str:
@@ -182,16 +241,13 @@ def _in_short(error: Exception) -> str:
 
 
 @contextmanager
-def _quiet(library: ModuleType, shown: Callable, hide: Callable, show: Callable) -> Iterator[None]:
-    """Neither bars nor warnings from a library, and afterwards all as it was."""
-    bars, verbosity = shown(), library.get_verbosity()
-    hide()
-    library.set_verbosity_error()
+def _quiet(logging: ModuleType) -> Iterator[None]:
+    """No warnings, neither Python's nor those of a library's `logging`; afterwards all as it was."""
+    verbosity = logging.get_verbosity()
+    logging.set_verbosity_error()
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             yield
     finally:
-        library.set_verbosity(verbosity)
-        if bars:
-            show()
+        logging.set_verbosity(verbosity)

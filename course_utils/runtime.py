@@ -55,6 +55,36 @@ def cache_dir() -> Path:
     return Path(os.environ.get("COURSE_CACHE") or platformdirs.user_cache_path("language-models-course"))
 
 
+def need_memory(what: str, size: int) -> None:
+    """Checks, before something large is read, that it fits; a kernel that runs out is killed without a word.
+
+    Args:
+        what: what is about to be read, for the message.
+        size: the bytes it will take.
+
+    Raises:
+        MemoryError: less is free.
+    """
+    if size > (free := free_memory()):
+        raise MemoryError(
+            f"{what} takes {size / 1e6:,.0f} MB of memory and {free / 1e6:,.0f} MB are free: shut down other "
+            "kernels or programs, then run this again."
+        )
+
+
+def free_memory() -> int:
+    """Bytes of memory that are free: on the machine, or in this container (cgroup 2) where that is less."""
+    import psutil
+
+    group = Path("/sys/fs/cgroup")
+    free = psutil.virtual_memory().available
+    try:
+        limit, used = (int((group / f"memory.{name}").read_text()) for name in ("max", "current"))
+    except (OSError, ValueError):  # no such group, or "max": no limit
+        return free
+    return min(free, max(0, limit - used))
+
+
 def device() -> str:
     """`"cuda"` where a GPU is there, else `"cpu"`; COURSE_DEVICE asks for another (`mps`, say)."""
     import torch

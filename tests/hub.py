@@ -2,26 +2,29 @@
 
 It serves the files below `root/ORG/NAME/` at one revision each, as the hub does: HEAD and GET of
 `/ORG/NAME/resolve/REVISION/FILE` with entity tag and commit, byte ranges, error codes, and a redirect from
-the old short names (`gpt2`) to the full ones. Clients find it by HF_ENDPOINT. It keeps every request.
+the old short names (`gpt2`) to the full ones. Clients find it by HF_ENDPOINT. It keeps every request, and has
+a `fault` at will.
 """
 
 from __future__ import annotations
 
 import hashlib
 import re
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from threading import Event, Thread
-from typing import NamedTuple
+from threading import Thread
+from typing import Literal, NamedTuple
 
 import pytest
 
 from course_utils import data
 
 SHORT_NAMES = {"gpt2": "openai-community/gpt2", "bert-base-uncased": "google-bert/bert-base-uncased"}
+MINILM = "sentence-transformers/all-MiniLM-L6-v2"  # the course takes its MiniLM from the package index
 FILE_URL = re.compile(
     r"/(?:(?P<org>[\w.-]+)/)?(?P<name>[\w.-]+)/resolve/(?P<revision>[^/?]+)/(?P<file>[^?]+)"
 )
@@ -42,7 +45,7 @@ class Hub:
     revisions: dict[str, str]
     url: str = ""
     requests: list[Request] = field(default_factory=list)
-    hanging: Event = field(default_factory=Event)  # set: connections are taken and never answered
+    fault: Literal["", "silent", "slow", "breaks", "wrong"] = ""
 
     @property
     def downloads(self) -> list[Request]:
@@ -66,7 +69,14 @@ class Hub:
         if not file.is_file():
             return 404, {"X-Error-Code": "EntryNotFound", "X-Repo-Commit": commit}, b""
         body = file.read_bytes()
-        return 200, {"ETag": f'"{hashlib.sha256(body).hexdigest()}"', "X-Repo-Commit": commit}, body
+        return 200, {"ETag": f'"{entity_tag(file.name, body)}"', "X-Repo-Commit": commit}, body
+
+
+def entity_tag(name: str, body: bytes) -> str:
+    """As the hub's: SHA-256 of large files, git's SHA-1 of small ones."""
+    if name.endswith(".safetensors"):
+        return hashlib.sha256(body).hexdigest()
+    return hashlib.sha1(b"blob %d\0" % len(body) + body).hexdigest()
 
 
 def _handler(hub: Hub) -> type[BaseHTTPRequestHandler]:
@@ -74,8 +84,8 @@ def _handler(hub: Hub) -> type[BaseHTTPRequestHandler]:
         protocol_version = "HTTP/1.1"
 
         def do_GET(self) -> None:
-            if hub.hanging.is_set():
-                Event().wait(20)  # longer than any client here has patience
+            if hub.fault == "silent":
+                time.sleep(20)  # longer than any client here has patience
             status, headers, body = hub.find(self.path)
             start = re.fullmatch(r"bytes=(\d+)-", self.headers.get("Range", ""))
             if status == 200 and start:
@@ -87,7 +97,21 @@ def _handler(hub: Hub) -> type[BaseHTTPRequestHandler]:
                 self.send_header(key, value)
             self.end_headers()
             if self.command == "GET":
-                self.wfile.write(body)
+                self.send(body)
+
+        def send(self, body: bytes) -> None:
+            if hub.fault == "wrong":
+                body = body[:-1] + b"?"
+            elif hub.fault == "breaks":  # half of the file, and nothing when asked for the rest
+                body = b"" if "Range" in self.headers else body[: len(body) // 2]
+                self.close_connection = True
+            pace = 2048 if hub.fault == "slow" else len(body) or 1
+            try:
+                for at in range(0, len(body), pace):
+                    self.wfile.write(body[at : at + pace])
+                    time.sleep(0.05 * (hub.fault == "slow"))
+            except OSError:  # the client has had enough
+                self.close_connection = True
 
         def do_HEAD(self) -> None:
             self.do_GET()
@@ -150,16 +174,19 @@ def make_tiny_gpt2(folder: Path) -> None:
 
 @pytest.fixture(scope="session")
 def hub_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Tiny random stand-ins for the hub's models, under the names of `data/assets.toml`."""
+    """Tiny random stand-ins for the hub's models, under the names of `data/assets.toml`; and a MiniLM."""
     root = tmp_path_factory.mktemp("hub")
     for name, make in (("bert-hub", make_tiny_bert), ("gpt2-hub", make_tiny_gpt2)):
         make(root / data.assets()[name].hub)
+    make_tiny_bert(root / MINILM)
     return root
 
 
 @pytest.fixture
 def hub(hub_root: Path) -> Iterator[Hub]:
-    """The replica, serving both stand-ins at the pinned revisions."""
-    revisions = {asset.hub: asset.revision for asset in data.assets().values() if asset.hub}
+    """The replica, serving the stand-ins, those of the course's assets at the pinned revisions."""
+    revisions = {asset.hub: asset.revision for asset in data.assets().values() if asset.hub} | {
+        MINILM: "1" * 40
+    }
     with serving(hub_root, revisions) as replica:
         yield replica

