@@ -12,7 +12,8 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterable, Mapping, Sequence
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import lru_cache
 from itertools import pairwise
 
@@ -23,6 +24,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from course_utils import data
 from course_utils.runtime import DATA
 from course_utils.splits import story_split
+from course_utils.text import check_whole, each_text
 
 __taught__ = ["join_pair", "merge", "byte_letters", "ByteBPE"]
 
@@ -43,12 +45,11 @@ def train(texts: Iterable[str], pieces: int = PIECES) -> Tokenizer:
         pieces: size of the vocabulary at most: END, the 256 bytes, then the merges in the order learnt.
 
     Raises:
-        ValueError: `pieces` below 257, or `texts` a single text.
+        ValueError: `pieces` not from 257 to 2^20, or `texts` no texts, or a single one.
     """
-    if pieces < 257 or isinstance(texts, str):
-        raise ValueError(
-            f"train needs a list of texts and at least 257 pieces, got {type(texts)} and {pieces}"
-        )
+    check_whole("pieces", pieces, 257)
+    if pieces > 2**20:  # the library sets memory aside for all of them
+        raise ValueError(f"pieces must be at most 2^20, got {pieces!r:.80}")
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
@@ -56,8 +57,16 @@ def train(texts: Iterable[str], pieces: int = PIECES) -> Tokenizer:
     trainer = trainers.BpeTrainer(
         vocab_size=pieces, special_tokens=[END], initial_alphabet=bytes_first, show_progress=False
     )
-    tokenizer.train_from_iterator(texts, trainer)
+    tokenizer.train_from_iterator(each_unicode(texts), trainer)
     return tokenizer
+
+
+def each_unicode(texts: Iterable[str]) -> Iterator[str]:
+    """The texts one by one; raises ValueError as `each_text`, and for half a pair, which has no bytes."""
+    for i, text in enumerate(each_text(texts)):
+        if half := re.search("[\ud800-\udfff]", text):
+            raise ValueError(f"texts must be of whole letters, got half a pair, {half[0]!r}, at {i}")
+        yield text
 
 
 # --- the same by hand ---------------------------------------------------------------------------------------
@@ -167,13 +176,11 @@ def token_stream(texts: Sequence[str]) -> np.ndarray:
         (number of pieces,) uint16.
 
     Raises:
-        ValueError: `texts` is a single text.
+        ValueError: `texts` is a single text, or no text.
     """
-    if isinstance(texts, str):
-        raise ValueError(f"texts must be a list of texts, got one text: {texts[:40]!r}")
     ours = tokenizer()
     end = ours.token_to_id(END)
-    rows = [[*encoding.ids, end] for encoding in ours.encode_batch_fast(list(texts))]
+    rows = [[*encoding.ids, end] for encoding in ours.encode_batch_fast(list(each_unicode(texts)))]
     return np.concatenate([np.array(row, np.uint16) for row in rows] or [np.empty(0, np.uint16)])
 
 

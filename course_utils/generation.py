@@ -5,7 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import numpy as np
 import torch
+
+from course_utils.text import is_whole
 
 __taught__ = ["greedy", "Beams", "beam_search", "penalise", "keep_top_k", "keep_top_p", "keep_min_p"]
 
@@ -122,10 +125,24 @@ class Beams:
 def check_search(B: int, limit: int, beams: int = 1, alpha: float = 0.0) -> None:
     """Raises ValueError for a search without sequences, room or beams, or one that rewards short ones."""
     for name, value in (("B", B), ("limit", limit), ("beams", beams)):
-        if value < 1:
-            raise ValueError(f"{name} must be at least 1, got {value}")
+        if not is_whole(value) or value < 1:
+            raise ValueError(f"{name} must be at least 1, got {value!r:.80}")
+    check_number("alpha", alpha)
     if not alpha >= 0:
         raise ValueError(f"alpha must be at least 0, got {alpha}")
+    check_power("alpha", alpha)
+
+
+def check_number(name: str, value: object) -> None:
+    """Raises ValueError unless a value is a number, Python's or NumPy's: no tensor, no True, no text."""
+    if not is_whole(value) and not isinstance(value, (float, np.floating)):
+        raise ValueError(f"{name} must be a number, got {value!r:.80}")
+
+
+def check_power(name: str, value: float) -> None:
+    """Raises ValueError for a length penalty whose powers of a length would overflow."""
+    if value > 10:
+        raise ValueError(f"{name} must be at most 10, got {value!r:.80}")
 
 
 # --- language models ----------------------------------------------------------------------------------------
@@ -276,23 +293,8 @@ class LibraryBeams(Beams):
 
 
 def check_decoding(how: Decoding) -> None:
-    """Raises ValueError where a number is out of its range or options contradict each other."""
-    ranges = {
-        "temperature": (how.temperature > 0, "above 0"),
-        "top_k": (isinstance(how.top_k, int) and how.top_k >= 0, "a whole number, 0 for all"),
-        "top_p": (0 < how.top_p <= 1, "in (0, 1]"),
-        "min_p": (0 <= how.min_p <= 1, "in [0, 1]"),
-        "repetition_penalty": (how.repetition_penalty > 0, "above 0"),
-        "length_penalty": (how.length_penalty >= 0, "at least 0"),
-        "num_beams": (isinstance(how.num_beams, int) and how.num_beams >= 1, "a whole number from 1"),
-        "num_return_sequences": (
-            isinstance(how.num_return_sequences, int) and how.num_return_sequences >= 1,
-            "a whole number from 1",
-        ),
-    }
-    for name, (fits, expected) in ranges.items():
-        if not fits:
-            raise ValueError(f"{name} must be {expected}, got {getattr(how, name)}")
+    """Raises ValueError where an option is none, out of its range, or contradicts another."""
+    check_ranges(how)
     fresh = {"temperature": 1.0, "top_k": 0, "top_p": 1.0, "min_p": 0.0}
     idle = [name for name, value in fresh.items() if getattr(how, name) != value]
     if idle and not how.do_sample:
@@ -306,3 +308,31 @@ def check_decoding(how: Decoding) -> None:
             f"num_return_sequences must be at most num_beams = {how.num_beams} where nothing is drawn, "
             f"got {how.num_return_sequences}: the same search gives the same answer"
         )
+
+
+def check_ranges(how: Decoding) -> None:
+    """Raises ValueError where an option is of another kind or out of its range."""
+    if not isinstance(how.do_sample, bool):
+        raise ValueError(f"do_sample must be True or False, got {how.do_sample!r:.80}")
+    for name in ("temperature", "top_p", "min_p", "repetition_penalty", "length_penalty"):
+        check_number(name, getattr(how, name))
+    ranges = {
+        "temperature": (how.temperature > 0, "above 0"),
+        "top_k": (is_whole(how.top_k) and how.top_k >= 0, "a whole number, 0 for all"),
+        "top_p": (0 < how.top_p <= 1, "in (0, 1]"),
+        "min_p": (0 <= how.min_p <= 1, "in [0, 1]"),
+        "repetition_penalty": (how.repetition_penalty > 0, "above 0"),
+        "length_penalty": (how.length_penalty >= 0, "at least 0"),
+        "num_beams": (is_whole(how.num_beams) and how.num_beams >= 1, "a whole number from 1"),
+        "num_return_sequences": (
+            is_whole(how.num_return_sequences) and how.num_return_sequences >= 1,
+            "a whole number from 1",
+        ),
+    }
+    for name, (fits, expected) in ranges.items():
+        if not fits:
+            raise ValueError(f"{name} must be {expected}, got {getattr(how, name)!s:.80}")
+    for name in ("temperature", "repetition_penalty"):  # beyond, scores in float32 overflow
+        if not 1e-6 <= (value := getattr(how, name)) <= 1e6:
+            raise ValueError(f"{name} must be from 1e-6 to 1e6, got {value!s:.80}")
+    check_power("length_penalty", how.length_penalty)

@@ -18,6 +18,7 @@ from torch.nn.utils.rnn import pad_sequence
 
 from course_utils.generation import Decoding, LibraryBeams, penalise
 from course_utils.runtime import device, generator
+from course_utils.text import is_whole
 from course_utils.transformer import Config, Decoder
 
 if TYPE_CHECKING:
@@ -281,12 +282,13 @@ def generate(
         came.
 
     Raises:
-        ValueError: no prompt, an empty one, ids outside the vocabulary, no token asked for, more than the
-            model has positions, or a stop together with beams.
+        ValueError: no prompt, an empty one, ids or an end outside the vocabulary, no token asked for, more
+            than the model has positions, a stop together with beams, or an argument of another kind.
     """
-    how, end = how or Decoding(), -1 if end is None else end
+    how = Decoding() if how is None else how
     check_prompts(prompts, limit, model.embedding)
-    check_stop(stop, how)
+    check_options(how, seed, end, stop, model.embedding.V)
+    end = -1 if end is None else end
     copies = how.num_beams if how.num_beams > 1 else how.num_return_sequences
     prompts = [list(prompt) for prompt in prompts for _ in range(copies)]
     ids = pad_sequence(list(map(torch.tensor, prompts)), True, padding_side="left")  # (B, T)
@@ -295,7 +297,7 @@ def generate(
     texts = Continuation(model, ids.to(place), padding.to(place), limit)
     if how.num_beams > 1:
         return search(texts, prompts, limit, how, end)
-    return sample(texts, prompts, limit, how, generator(seed), end, stop)
+    return sample(texts, prompts, limit, how, generator(int(seed)), end, stop)
 
 
 def sample(
@@ -358,10 +360,11 @@ def stops_at(decode: Callable[[list[int]], str], strings: Sequence[str]) -> Call
     """Whether a text's last token completed one of these strings: what `generate` asks after each token.
 
     Raises:
-        ValueError: no string, or an empty one.
+        ValueError: no string, an empty one, or something else.
     """
-    if isinstance(strings, str) or not strings or not all(strings):
-        raise ValueError(f"strings must be a list of texts, none of them empty, got {strings!r}")
+    lists = isinstance(strings, (list, tuple)) and all(isinstance(text, str) for text in strings)
+    if not lists or not strings or not all(strings):
+        raise ValueError(f"strings must be a list of texts, none of them empty, got {strings!r:.80}")
 
     def stop(ids: list[int]) -> bool:
         before, now = len(decode(ids[:-1]).rstrip("�")), decode(ids)  # half a letter is not there yet
@@ -383,12 +386,14 @@ def check_shape(model: Decoder) -> None:
 
 def check_prompts(prompts: Sequence[Sequence[int]], limit: int, embedding: nn.Module) -> None:
     """Raises ValueError where a prompt cannot be continued by `limit` tokens."""
-    if limit < 1:
-        raise ValueError(f"limit must be at least 1, got {limit}")
-    lists = not isinstance(prompts, str) and all(isinstance(prompt, (list, tuple)) for prompt in prompts)
-    if not lists or not prompts or not all(prompts):
+    if not is_whole(limit) or limit < 1:
+        raise ValueError(f"limit must be at least 1, got {limit!r:.80}")
+    lists = isinstance(prompts, (list, tuple)) and all(
+        isinstance(prompt, (list, tuple)) for prompt in prompts
+    )
+    if not lists or not prompts or not all(len(prompt) and all(map(is_whole, prompt)) for prompt in prompts):
         raise ValueError(
-            f"prompts must be lists of ids, none empty (the end of a text begins one), got {prompts!r}"
+            f"prompts must be lists of ids, none empty (the end of a text begins one), got {prompts!r:.80}"
         )
     low, high = min(map(min, prompts)), max(map(max, prompts))
     if low < 0 or high >= embedding.V:
@@ -399,7 +404,15 @@ def check_prompts(prompts: Sequence[Sequence[int]], limit: int, embedding: nn.Mo
         )
 
 
-def check_stop(stop: object, how: Decoding) -> None:
-    """Raises ValueError where a search is to stop at a string: its beams stop at an end alone."""
-    if stop and how.num_beams > 1:
+def check_options(how: object, seed: object, end: object, stop: object, V: int) -> None:
+    """Raises ValueError where an argument of `generate` is of another kind, or beams have a stop."""
+    if not isinstance(how, Decoding):
+        raise ValueError(f"how must be a Decoding or None, got {how!r:.80}")
+    if not is_whole(seed) or not -(2**63) <= seed < 2**64:
+        raise ValueError(f"seed must be a whole number of 64 bits, got {seed!r:.80}")
+    if end is not None and not (is_whole(end) and 0 <= end < V):
+        raise ValueError(f"end must be None or an id in [0, V = {V}), got {end!r:.80}")
+    if stop is not None and not callable(stop):
+        raise ValueError(f"stop must be None or a function, see stops_at, got {stop!r:.80}")
+    if stop is not None and how.num_beams > 1:
         raise ValueError("stop must be None with num_beams > 1")

@@ -15,9 +15,12 @@ token is impossible. After an h that was never seen, pₖ(w | h) = pₖ₋₁(w 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from numbers import Real
 from typing import NamedTuple
 
 import numpy as np
+
+from course_utils.text import check_whole, is_whole
 
 __taught__ = ["transition_matrix", "stationary"]
 
@@ -52,8 +55,8 @@ def transition_matrix(tokens: Ids, V: int, add: float = 0.0) -> np.ndarray:
 def check_tokens(tokens: Ids, V: int, add: float) -> np.ndarray:
     """The ids as (N,) int64. Raises ValueError where a transition matrix cannot be counted from them."""
     check_sizes(2, V)
-    if not 0 <= add < np.inf:
-        raise ValueError(f"add must be 0 or more, got {add}")
+    if not isinstance(add, Real) or not 0 <= add <= 1e30:  # finite, and so are the sums
+        raise ValueError(f"add must be 0 or more, got {add!r:.80}")
     return as_ids("tokens", tokens, V)
 
 
@@ -83,6 +86,8 @@ def stationary(P: np.ndarray, tolerance: float = 1e-12, limit: int = 10_000) -> 
 
 def check_transitions(P: np.ndarray) -> None:
     """Raises ValueError unless P is square, not negative, and each row adds up to 1."""
+    if not isinstance(P, np.ndarray) or P.dtype.kind not in "biuf":
+        raise ValueError(f"P must be an array of numbers, (V, V), got {P!r:.80}")
     if P.ndim != 2 or P.shape[0] != P.shape[1] or not P.size:
         raise ValueError(f"P must be square, (V, V), and not empty, got shape {P.shape}")
     if (P < 0).any() or not np.allclose(P.sum(axis=1), 1):
@@ -166,8 +171,13 @@ class KneserNey:
         return p
 
     def sample(self, number: int, generator: np.random.Generator, context: Ids = ()) -> list[int]:
-        """Draw `number` tokens one after another, each from its `probabilities` after those before it."""
-        row = list(context)
+        """Draw `number` tokens one after another, each from its `probabilities` after those before it.
+
+        Raises:
+            ValueError: `number` is not 0 or more, or `context` as in `probabilities`.
+        """
+        check_whole("number", number, 0)
+        row = as_ids("context", context, self.V, fewest=0).tolist()
         for _ in range(number):
             row.append(int(generator.choice(self.V, p=self.probabilities(row))))
         return row[len(row) - number :]
@@ -230,15 +240,20 @@ def look_up(keys: np.ndarray, values: np.ndarray, wanted: np.ndarray, default: f
 
 def check_sizes(order: int, V: int) -> None:
     """Raises ValueError where no model has such an order and vocabulary."""
+    if not is_whole(order) or not is_whole(V):
+        raise ValueError(f"order and V must be whole numbers, got order {order!r:.80} and V {V!r:.80}")
     if order < 1 or V < 1:
         raise ValueError(f"order and V must be at least 1, got order {order} and V {V}")
-    if int(V) ** int(order) > _LARGEST_KEY:
+    if int(V).bit_length() * int(order) > 128 or int(V) ** int(order) > _LARGEST_KEY:
         raise ValueError(f"order must keep V ** order within 63 bits, got order {order} with V {V}")
 
 
 def as_ids(name: str, ids: Ids, V: int, fewest: int = 1) -> np.ndarray:
     """The ids as (N,) int64. Raises ValueError where they are not a row of ids in 0 … V − 1."""
-    row = np.asarray(ids)
+    try:
+        row = np.asarray(ids)
+    except ValueError:  # rows of different lengths
+        raise ValueError(f"{name} must be one row of {fewest} or more whole numbers, got several") from None
     if row.ndim != 1 or len(row) < fewest or (len(row) and row.dtype.kind not in "iu"):
         raise ValueError(
             f"{name} must be one row of {fewest} or more whole numbers, got shape {row.shape} of {row.dtype}"

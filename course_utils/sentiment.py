@@ -79,11 +79,15 @@ def encode(review: str, ids: Mapping[str, int], limit: int = LIMIT) -> list[int]
 
 def check_texts(texts: Iterable[str]) -> list[str]:
     """The texts as a list; raises ValueError for a single text, none, or an empty one."""
-    if isinstance(texts, str) or not (rows := list(texts)):
-        raise ValueError(f"texts must be a list of one or more texts, got {texts!r}")
+    try:
+        rows = [] if isinstance(texts, str | bytes) else list(texts)
+    except TypeError:
+        rows = []
+    if not rows:
+        raise ValueError(f"texts must be a list of one or more texts, got {texts!r:.80}")
     for i, row in enumerate(rows):
         if not isinstance(row, str) or not words(row):
-            raise ValueError(f"texts must hold a word or a mark each, got {row!r} at {i}")
+            raise ValueError(f"texts must hold a word or a mark each, got {row!r:.80} at {i}")
     return rows
 
 
@@ -106,10 +110,16 @@ def review_batch(rows: Sequence[list[int]], targets: Sequence[float] | torch.Ten
 
 def check_rows(rows: Sequence[list[int]], targets: Sequence[float] | torch.Tensor | None) -> None:
     """Raises ValueError where rows of ids make no batch."""
-    if not len(rows) or not all(len(row) for row in rows):
+    lists = isinstance(rows, list | tuple) and all(isinstance(row, list | tuple) for row in rows)
+    if not lists or not all(text.is_whole(i) and i >= 0 for row in rows for i in row):
+        raise ValueError(f"rows must be lists of ids, whole numbers from 0, got {rows!r:.80}")
+    if not rows or not all(rows):
         raise ValueError(f"rows must be one or more lists of ids, none of length 0, got {[*map(len, rows)]}")
-    if targets is not None and len(targets) != len(rows):
+    if targets is None:
+        return
+    if as_array("targets", targets).ndim and len(targets) != len(rows):
         raise ValueError(f"targets must be one a row: {len(rows)}, got {len(targets)}")
+    check_probabilities("targets", targets, len(rows))
 
 
 class Reviews:
@@ -162,7 +172,7 @@ class Reviews:
 
 def check_labels(labels: Sequence[int] | np.ndarray, N: int) -> np.ndarray:
     """Labels as (N,) whole numbers; raises ValueError for others than 0 and 1, or another number of them."""
-    row = np.asarray(labels)
+    row = as_array("labels", labels)
     if others := list(dict.fromkeys(repr(label) for label in row.ravel().tolist() if label not in (0, 1))):
         raise ValueError(f"labels must be zeros and ones, got {', '.join(others[:5])}")
     if row.shape != (N,):
@@ -170,9 +180,17 @@ def check_labels(labels: Sequence[int] | np.ndarray, N: int) -> np.ndarray:
     return row.astype(int)
 
 
+def as_array(name: str, values: object, kind: type | None = None) -> np.ndarray:
+    """Values as an array; raises ValueError, with their name, where they make none of that kind."""
+    try:
+        return np.asarray(values, kind)
+    except (TypeError, ValueError, OverflowError, RuntimeError):  # rows of different lengths, words, tensors
+        raise ValueError(f"{name} must be a row of numbers, got {values!r:.80}") from None
+
+
 def check_probabilities(name: str, values: Sequence[float] | np.ndarray, N: int) -> np.ndarray:
     """Values as (N,) floats; raises ValueError where one is no probability, or for another number of them."""
-    row = np.asarray(values, float)
+    row = as_array(name, values, float)
     if row.shape != (N,) or not ((row >= 0) & (row <= 1)).all():
         raise ValueError(f"{name} must be (N = {N},) numbers in [0, 1], got shape {row.shape}")
     return row

@@ -6,6 +6,7 @@ import re
 import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Iterator
+from numbers import Integral
 
 import numpy as np
 
@@ -71,9 +72,38 @@ def require_words(words: list[str], min_count: int) -> None:
         raise ValueError(f"corpus must hold a word seen at least min_count={min_count} times, none is")
 
 
+def is_whole(value: object) -> bool:
+    """Whether a value is a whole number, Python's or NumPy's: True and 2.0 are none."""
+    return isinstance(value, Integral) and not isinstance(value, bool)
+
+
+def check_whole(name: str, value: object, least: int) -> None:
+    """Raises ValueError unless a value is a whole number, and large enough."""
+    if not is_whole(value) or value < least:
+        raise ValueError(f"{name} must be a whole number, at least {least}, got {value!r:.80}")
+
+
+def each_text(texts: Iterable[str]) -> Iterator[str]:
+    """The texts one by one; raises ValueError for a single text, or where one is something else."""
+    try:
+        rows = iter(() if isinstance(texts, str | bytes) else texts)
+    except TypeError:
+        rows = None
+    if rows is None or isinstance(texts, str | bytes):
+        raise ValueError(f"texts must be a list of texts, got {texts!r:.80}")
+    for i, text in enumerate(rows):
+        if not isinstance(text, str):
+            raise ValueError(f"texts must be a list of texts, got {text!r:.80} at {i}")
+        yield text
+
+
 def tokenised(texts: Iterable[str]) -> Iterator[list[str]]:
-    """Texts → normalised, tokenised sentences of at least two words, ready for word vectors."""
-    for text in texts:
+    """Texts → normalised, tokenised sentences of at least two words, ready for word vectors.
+
+    Raises:
+        ValueError: a single text, or something else than texts.
+    """
+    for text in each_text(texts):
         for sentence in sentences(normalise(text)):
             if len(words := tokenise(sentence)) > 1:
                 yield words

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,9 @@ from gensim.test.utils import datapath
 from sklearn.utils.extmath import randomized_svd
 from torch import nn
 from torch.nn import functional as F
+
+from course_utils.ngram import as_ids
+from course_utils.text import check_whole, is_whole
 
 __taught__ = [
     "skip_gram_pairs",
@@ -216,6 +220,8 @@ def score(words: list[str], vectors: np.ndarray, analogies: int = 10_000) -> dic
 
 def check_window(window: int) -> None:
     """Raises ValueError where a window reaches no neighbour."""
+    if not is_whole(window) or window > 2**31:
+        raise ValueError(f"window must be a whole number of words, got {window!r:.80}")
     if window < 1:
         raise ValueError(f"window must be at least 1 word, got {window}")
 
@@ -223,28 +229,37 @@ def check_window(window: int) -> None:
 def check_corpus(sentences: list[list[int]], V: int, window: int) -> None:
     """Raises ValueError where the arguments of `cooccurrences` do not fit together."""
     check_window(window)
-    if not sentences:
+    check_whole("V", V, 1)
+    if V > 2**31:
+        raise ValueError(f"V must fit 31 bits, got {V!r:.80}")
+    if not isinstance(sentences, list | tuple) and not (isinstance(sentences, np.ndarray) and sentences.ndim):
+        raise ValueError(f"sentences must be a list of lists of ids, got {sentences!r:.80}")
+    if not len(sentences):
         raise ValueError("sentences must hold at least one sentence, got none")
-    filled = [ids for ids in sentences if len(ids)]
-    low, high = min(map(min, filled), default=0), max(map(max, filled), default=0)
-    if low < 0 or high >= V:
-        raise ValueError(f"sentences must hold ids from 0 to V − 1 = {V - 1}, got {low if low < 0 else high}")
+    for ids in sentences:
+        as_ids("sentences", ids, V, fewest=0)
 
 
 def check_counts(counts: np.ndarray) -> None:
     """Raises ValueError where counts make no probabilities."""
+    if not isinstance(counts, np.ndarray) or counts.dtype.kind not in "biuf" or np.isinf(counts).any():
+        raise ValueError(f"counts must be an array of finite numbers, got {counts!r:.80}")
     if not (counts >= 0).all() or not (counts > 0).any():
         raise ValueError("counts must be 0 or more, and one of them positive")
 
 
 def check_width(matrix: sp.csr_matrix, C: int) -> None:
     """Raises ValueError where a matrix has no C singular vectors."""
-    if not 1 <= C <= min(matrix.shape):
-        raise ValueError(f"C must be from 1 to {min(matrix.shape)}, the matrix's size, got {C}")
+    if not is_whole(C) or not 1 <= C <= min(matrix.shape):
+        raise ValueError(f"C must be from 1 to {min(matrix.shape)}, the matrix's size, got {C!r:.80}")
 
 
 def check_vectors(words: list[str], vectors: np.ndarray) -> None:
     """Raises ValueError where vectors do not belong to words one to one."""
+    if not isinstance(vectors, np.ndarray) or vectors.dtype.kind not in "biuf" or vectors.ndim != 2:
+        raise ValueError(f"vectors must be an array of numbers, (V, C), got {vectors!r:.80}")
+    if not isinstance(words, Sequence) or not all(isinstance(word, str) for word in words):
+        raise ValueError(f"words must be a list of words, got {words!r:.80}")
     if len(words) != len(vectors):
         raise ValueError(f"vectors must have one row a word, got {len(vectors)} rows and {len(words)} words")
     if len(set(words)) != len(words):
