@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import importlib
 import os
+import re
+import subprocess
 import sys
+import tempfile
+import tomllib
 from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-
-import platformdirs
 
 PACKAGE = Path(__file__).resolve().parent
 _CHECKOUT = PACKAGE.parent / "data"
@@ -50,8 +54,48 @@ def _choice(name: str) -> str:
     return value
 
 
+def install_missing() -> None:
+    """Adds the packages a checkout needs and this Python lacks; what is there keeps its version.
+
+    Raises:
+        RuntimeError: pip could not install them.
+    """
+    project = PACKAGE.parent / "pyproject.toml"
+    if not project.is_file():  # an installed wheel brought its packages along
+        return
+    lines = tomllib.loads(project.read_text("utf-8"))["project"]["dependencies"]
+    needed = {re.match(r"[\w.-]+", line)[0]: line for line in lines}
+    found = {package: _version(package) for package in needed}
+    if missing := [line for package, line in needed.items() if not found[package]]:
+        print(f"Installing {', '.join(missing)}")
+        _install(missing, [f"{package}=={held}" for package, held in found.items() if held])
+        importlib.invalidate_caches()
+
+
+def _version(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return ""
+
+
+def _install(packages: list[str], constraints: list[str]) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        held = Path(folder, "held.txt")
+        held.write_text("\n".join(constraints), "utf-8")
+        pip = [sys.executable, "-m", "pip", "install", "-q", "-c", str(held), *packages]
+        done = subprocess.run(pip, capture_output=True, text=True, check=False)
+    if done.returncode:
+        said = (done.stderr or done.stdout).strip().splitlines()
+        raise RuntimeError(
+            f"pip could not install {', '.join(packages)}: {said[-1] if said else 'no reason'}"
+        )
+
+
 def cache_dir() -> Path:
     """The folder downloads are kept in: COURSE_CACHE, else the user's cache folder."""
+    import platformdirs
+
     return Path(os.environ.get("COURSE_CACHE") or platformdirs.user_cache_path("language-models-course"))
 
 

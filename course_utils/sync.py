@@ -30,16 +30,20 @@ from pathlib import Path
 
 os.environ.setdefault("COURSE_MODELS", "embedded")  # or "hub"
 os.environ.setdefault("COURSE_SIZE", "small")  # or "large"
-if "COLAB_RELEASE_TAG" in os.environ:  # Colab has torch; it lacks the course and a few small packages
-    url = "https://github.com/{address}"
-    if not Path("course").exists():
+if not importlib.util.find_spec("course_utils"):  # on Colab, or in a checkout that was not installed
+    page = Path(os.environ.get("JPY_SESSION_NAME", "."))  # where JupyterLab says this page lies
+    homes = [Path.cwd(), *Path.cwd().parents, *page.parents, Path("course").resolve()]
+    home = next((home for home in homes if (home / "course_utils").is_dir()), homes[-1])
+    if not home.exists():
+        url = "https://github.com/{address}"
         subprocess.run(["git", "clone", "-q", "--depth=1", url, "course"], check=True)
-    sys.path.insert(0, str(Path("course").resolve()))
-    missing = [p for p in ("anywidget", "gensim", "pypi_simple") if not importlib.util.find_spec(p)]
-    if missing:
-        subprocess.run([sys.executable, "-m", "pip", "install", "-q", *missing], check=True)
+    sys.path.insert(0, str(home))
 
-from course_utils import plots, runtime
+from course_utils import runtime
+
+runtime.install_missing()  # gensim on Colab, say; nothing that is there is replaced
+
+from course_utils import plots
 
 plots.use_style()
 print(runtime.settings())"""
