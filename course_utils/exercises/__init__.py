@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import dis
 import html
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import import_module
+from traceback import walk_tb
+from types import CodeType
 
 __all__ = ["Exercise", "Report", "Wrong", "check", "exercises", "expect", "hint", "solution"]
 
 PAGES = "01", "02", "03", "03b", "04", "04b", "04c", "05", "05b", "06", "06b", "07", "07b"
+LONGEST = 300  # letters of a diagnosis
 _SYMBOLS = {"right": ("✓", "#117733"), "wrong": ("✗", "#aa3377"), "not attempted yet": ("·", "#555555")}
 _TRIVIAL = {"RESUME", "NOP", "LOAD_CONST", "RETURN_VALUE", "RETURN_CONST"}
 
@@ -80,6 +84,8 @@ def expect(condition: object, diagnosis: str) -> None:
 def check(exercise: str, answer: Callable) -> Report:
     """Judge an answer: right, wrong with a diagnosis, or not attempted yet. Never raises on a wrong answer.
 
+    Only an interrupt, which stops an answer that never ends, goes through.
+
     Args:
         exercise: its id, such as "02.1".
         answer: the reader's function.
@@ -95,9 +101,12 @@ def check(exercise: str, answer: Callable) -> Report:
     try:
         task.judge(answer)
     except Wrong as wrong:
-        return Report(task, "wrong", str(wrong))
-    except Exception as error:  # the reader's code may fail in any way; that is a diagnosis, not a crash
-        return Report(task, "wrong", f"your function raised {type(error).__name__}: {error}")
+        return Report(task, "wrong", _one_line(_said(wrong)))
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:  # the reader's code may fail in any way; that is a diagnosis, not a crash
+        failed = f"{_whose(answer, error)} raised {type(error).__name__}: {_said(error)}"
+        return Report(task, "wrong", _one_line(failed.removesuffix(": ")))
     return Report(task, "right")
 
 
@@ -113,15 +122,37 @@ def solution(exercise: str) -> Note:
 
 def _known(exercise: str) -> Exercise:
     known = exercises()
-    if exercise not in known:
-        raise ValueError(f"exercise must be one of {', '.join(known)}, got {exercise!r}")
+    if not isinstance(exercise, str) or exercise not in known:
+        raise ValueError(f"exercise must be one of {', '.join(known)}, got {exercise!r:.80}")
     return known[exercise]
+
+
+def _whose(answer: Callable, error: BaseException) -> str:
+    """Where an exception arose: in the answer, if its code ran, else perhaps in what it returned."""
+    ran = [frame.f_code for frame, _ in walk_tb(error.__traceback__)]
+    return (
+        "your function" if getattr(answer, "__code__", None) in ran else "your function, or what it returned,"
+    )
+
+
+def _said(error: BaseException) -> str:
+    """An exception's message, empty where it cannot tell it."""
+    try:
+        return str(error)
+    except Exception:
+        return ""
+
+
+def _one_line(text: str) -> str:
+    """A diagnosis as it is shown: one line of at most LONGEST letters, each of which can be printed."""
+    line = re.sub(r"[\x00-\x1f\x7f\x85\u2028\u2029\ud800-\udfff]+", " ", text)
+    return line if len(line) <= LONGEST else line[: LONGEST - 1] + "…"
 
 
 def _is_blank(answer: Callable) -> bool:
     """True where the body is only `...`, `pass` or a docstring."""
     code = getattr(answer, "__code__", None)
-    if code is None:
+    if not isinstance(code, CodeType):
         return False
     steps = list(dis.get_instructions(code))
     loaded = [step.argval for step in steps if step.opname in {"LOAD_CONST", "RETURN_CONST"}]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import reprlib
 import sys
 from collections.abc import Callable, Mapping
 from types import CodeType, FrameType
@@ -33,6 +34,8 @@ def numbers(value: object, what: str, nan: str = "", infinite: str = "") -> np.n
     except (TypeError, ValueError):  # parts of different shapes
         expect(not isinstance(value, tuple), f"return {what} alone, not a tuple of several things")
         expect(False, f"{what} should be numbers in rows of one length, got {kind}")
+    except Exception:  # a list within itself, a tensor without data, an object that refuses
+        expect(False, f"{what} should be numbers in a list, an array or a tensor, got {kind}")
     expect(
         result.dtype.kind in "biuf",
         f"{what} should be numbers in a list, an array or a tensor, got {kind}",
@@ -154,7 +157,7 @@ def strings(value: object) -> list[str]:
     expect(value is not None, "your function returned None: is a return missing?")
     expect(isinstance(value, list | tuple), f"return a list of pieces, not a {type(value).__name__}")
     odd = next((piece for piece in value if not isinstance(piece, str)), "")
-    expect(isinstance(odd, str), f"a piece is a string; one of yours is {odd!r}")
+    expect(isinstance(odd, str), f"a piece is a string; one of yours is {reprlib.repr(odd)}")
     return list(value)
 
 
