@@ -14,10 +14,6 @@ THREADS ?= 2
 LAB_ARGS ?=
 TEST_ARGS ?=
 NB ?= $(wildcard notebooks/*.ipynb)
-# Equations on the static pages; everything else in them is embedded.
-MATHJAX ?= https://cdn.jsdelivr.net/npm/mathjax@2.7.9/MathJax.js?config=TeX-AMS_CHTML-full,Safe
-# Pictures before HTML, and no widget, whose script would be fetched.
-STATIC = ["image/svg+xml", "image/png", "image/jpeg", "text/html", "text/markdown", "text/latex", "text/plain"]
 
 PY = $(VENV)/bin/python
 # Wheels only: nothing is compiled, and a missing wheel is said at once.
@@ -78,11 +74,8 @@ masked-words: $(VENV)/.lab ## train notebook 06's head for hidden words again, t
 story-gpt2: $(VENV)/.lab ## train notebook 07's GPT-2 and an LSTM beside it again, three hours of two cores; stopped, it goes on
 	OMP_NUM_THREADS=$(THREADS) $(PY) -m course_utils.stories
 
-html: $(VENV)/.lab ## static pages in build/html (NB=… for one)
-	$(PY) -m nbconvert --to html --output-dir build/html --embed-images \
-		--HTMLExporter.mathjax_url='$(MATHJAX)' --HTMLExporter.require_js_url= \
-		--HTMLExporter.widget_renderer_url=data:text/javascript, \
-		--NbConvertBase.display_data_priority='$(STATIC)' $(NB)
+html: $(VENV)/.lab ## the course as static pages in build/html (NB=… for one)
+	$(PY) -m course_utils.pages --output build/html $(NB)
 
 # --- the environment -------------------------------------------------------------------------------------
 
