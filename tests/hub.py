@@ -96,7 +96,7 @@ def _handler(hub: Hub) -> type[BaseHTTPRequestHandler]:
             for key, value in {**headers, "Content-Length": str(len(body))}.items():
                 self.send_header(key, value)
             self.end_headers()
-            if self.command == "GET":
+            if self.command == "GET" and body:
                 self.send(body)
 
         def send(self, body: bytes) -> None:
@@ -105,7 +105,7 @@ def _handler(hub: Hub) -> type[BaseHTTPRequestHandler]:
             elif hub.fault == "breaks":  # half of the file, and nothing when asked for the rest
                 body = b"" if "Range" in self.headers else body[: len(body) // 2]
                 self.close_connection = True
-            pace = 2048 if hub.fault == "slow" else len(body) or 1
+            pace = 2048 if hub.fault == "slow" else max(1, len(body))
             try:
                 for at in range(0, len(body), pace):
                     self.wfile.write(body[at : at + pace])

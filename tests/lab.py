@@ -167,17 +167,25 @@ class Notebook:
     errors: list[str] = field(default_factory=list)
 
     def run_all(self, timeout: float = 60) -> None:
-        """Run every cell within `timeout` seconds; an error in a cell not tagged for it is raised here."""
-        self.page.wait_for_selector(IDLE, timeout=60_000)  # before that, Run All asks for a kernel
-        for menu, item in (("Edit", "Clear Outputs of All Cells"), ("Run", "Run All Cells")):
-            self.page.get_by_role("menuitem", name=menu, exact=True).click()
-            self.page.get_by_role("menuitem", name=item, exact=True).click()
+        """Restart the kernel and run every cell within `timeout` seconds.
+
+        Raises:
+            AssertionError: a cell raised that is not tagged for it, or the time is over.
+        """
+        self.page.wait_for_selector(IDLE, timeout=60_000)  # before that, running asks for a kernel
+        self._choose("Edit", "Clear Outputs of All Cells")
+        self._choose("Kernel", "Restart Kernel and Run All Cells…")
+        self.page.get_by_role("dialog").get_by_role("button", name="Confirm Kernel Restart").click()
         deadline = time.monotonic() + timeout
         while None in (numbers := [cell["number"] for cell in self._unbroken_cells()]):
             assert time.monotonic() < deadline, f"after {timeout} s the cells stand at {numbers}"
             self.page.wait_for_timeout(300)
         self.page.wait_for_selector(IDLE, timeout=60_000)
         self._unbroken_cells()
+
+    def _choose(self, menu: str, item: str) -> None:
+        self.page.get_by_role("menuitem", name=menu, exact=True).click()
+        self.page.get_by_role("menuitem", name=item, exact=True).click()
 
     def _unbroken_cells(self) -> list[dict[str, Any]]:
         cells = self.page.evaluate(CELLS)

@@ -10,6 +10,7 @@ import nbformat
 import numpy as np
 import pytest
 
+from course_utils import sync
 from course_utils.widgets import AttentionMap
 
 pytestmark = [pytest.mark.browser, pytest.mark.skipif(bool(lab.why_not()), reason=lab.why_not())]
@@ -106,6 +107,41 @@ def test_layer_and_head_move_by_keyboard(shown, weights):
     assert len(seen) == 4
     shown.locator("canvas").press("ArrowDown")
     assert said(shown)[1] == weights[2, 1, 0, 0]
+
+
+def test_layer_and_head_move_by_mouse(shown, weights):
+    """Clicks at the sliders' ends, then one in the last row of the map."""
+    for name, last in (("layer", LAYERS - 1), ("head", HEADS - 1)):
+        slider = shown.get_by_role("slider", name=name)
+        box = slider.bounding_box()
+        slider.click(position={"x": box["width"] - 2, "y": box["height"] / 2})
+        assert slider.input_value() == str(last)
+    assert shown.get_attribute("data-shown") == f"{LAYERS - 1}/{HEADS - 1}"
+    box = shown.locator("canvas").bounding_box()
+    shown.locator("canvas").click(position={"x": box["width"] * 0.8, "y": box["height"] - 20})
+    text, value = said(shown)
+    query, key = (int(number) for number in re.search(r"query (\d+).*key (\d+)", text).groups())
+    assert query == T - 1
+    assert value == weights[LAYERS - 1, HEADS - 1, query, key]
+
+
+NAMED = ("slider", "textbox", "button", "application", "img", "group")
+NAMELESS = re.compile(rf"- ({'|'.join(NAMED)})(?! \")")
+
+
+def test_the_accessibility_tree_has_names(notebook, shown):
+    tree = notebook.page.locator(".jp-Notebook").aria_snapshot()
+    for node in (
+        'group "Attention map"',
+        'slider "layer"',
+        'slider "head"',
+        'application "Attention, layer 0, head 0: 5 queries in rows, 6 keys in columns',
+        'textbox "Sentence"',
+        'button "Attend"',
+    ):
+        assert node in tree
+    for output in notebook.page.locator(".jp-OutputArea-output").all():
+        assert not NAMELESS.search(output.aria_snapshot())
 
 
 def test_arrow_keys_announce_the_exact_weight(shown, weights):
@@ -278,16 +314,47 @@ def test_nothing_left_loopback_and_no_error_was_logged(notebook):
     notebook.check_quiet()
 
 
-NOTEBOOKS = sorted(
-    path for number in ("01", "02") for path in (lab.REPO / "notebooks").glob(f"{number}*.ipynb")
+SHORT = "02_attention_by_hand"  # the one page that `make test` opens too
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        pytest.param(path, marks=() if path.stem == SHORT else pytest.mark.slow, id=path.stem)
+        for path in sync.notebooks()
+    ],
 )
-
-
-@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
-def test_notebook_runs_in_lab(session, path: Path):
-    with lab.ran(path, *session, timeout=300) as notebook:
-        missing = notebook.page.locator(
-            ".jp-RenderedHTMLCommon img:not([alt]), .jp-OutputArea img:not([alt])"
-        )
-        assert missing.count() == 0
+def test_a_page_runs_in_lab_and_its_widgets_answer(session, path: Path):
+    with lab.ran(path, *session, timeout=600) as notebook:
+        assert notebook.page.locator(".jp-OutputArea img:not([alt])").count() == 0
+        for box in notebook.page.locator(".course-text").all():
+            ask_more(box)
+        for shown in notebook.page.locator(".course-map").all():
+            walk_through(shown)
+        for output in notebook.page.locator(".jp-OutputArea-output").all():
+            assert not NAMELESS.search(output.aria_snapshot())
         notebook.check_quiet()
+
+
+def ask_more(box) -> None:
+    """A text a little longer than the one in the box gets an answer, and no error."""
+    output = "box => box.closest('.jp-OutputArea-output').innerHTML"
+    entry, before = box.get_by_role("textbox"), box.evaluate(output)
+    entry.fill(f"{entry.input_value()} It is.")
+    entry.press("Enter")
+    box.page.wait_for_function("box => box.getAttribute('aria-busy') === 'false'", arg=box.element_handle())
+    assert not box.get_by_role("alert").is_visible()
+    assert box.evaluate(output) != before
+
+
+def walk_through(shown) -> None:
+    """Layer and head move by keyboard where there are several, and a cell tells a weight."""
+    shown.scroll_into_view_if_needed()
+    for slider in shown.get_by_role("slider").all():
+        before = slider.input_value()
+        slider.press("Home" if before != "0" else "End")
+        assert slider.input_value() != before
+    canvas = shown.locator("canvas")
+    for key in ("Escape", "ArrowRight", "ArrowDown", "End"):
+        canvas.press(key)
+    assert 0 <= said(shown)[1] <= 1

@@ -8,6 +8,7 @@ import re
 import socket
 import statistics
 import subprocess
+import symtable
 import sys
 from collections import Counter
 from itertools import pairwise
@@ -186,6 +187,36 @@ def test_each_claim_has_its_one_cell(path):
         assert f'"{mark}"' in cell.source
         assert given[mark] == 1
         assert record()[mark].verdict
+
+
+def scopes(table):
+    yield table
+    for child in table.get_children():
+        yield from scopes(child)
+
+
+def binds(source):
+    """The names a cell gives a value, imports and definitions of the package left out."""
+    symbols = symtable.symtable(source, "cell", "exec").get_symbols()
+    shown = set(sync.shown(source)[1]) if sync.shown(source) else set()
+    return {s.get_name() for s in symbols if s.is_assigned() and not s.is_imported()} - shown
+
+
+def rests_on(source):
+    """The names a cell takes from those above it."""
+    top = symtable.symtable(source, "cell", "exec")
+    used = {s.get_name() for t in scopes(top) for s in t.get_symbols() if s.is_global() or t is top}
+    return used - {s.get_name() for s in top.get_symbols() if s.is_assigned()}
+
+
+@each
+def test_no_later_cell_rebinds_what_a_claim_rests_on(path):
+    """So that a claim's cell gives its verdict whenever it is run again."""
+    cells = code_cells(path)
+    for i, cell in enumerate(cells):
+        if any("claim-" in tag for tag in tags(cell)):
+            for later in cells[i + 1 :]:
+                assert not rests_on(cell.source) & binds(later.source), later.source
 
 
 @each

