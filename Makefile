@@ -26,7 +26,7 @@ AS_ROOT = $$(test "$$(id -u)" != 0 || echo --allow-root)
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup lab test test-all check sync execute assets results translator masked-words story-gpt2 bench html FORCE
+.PHONY: help setup lab test test-all check sync execute assets results translator masked-words story-gpt2 bench html versions FORCE
 
 help: ## list the targets
 	@echo "make TARGET, where TARGET is one of:"
@@ -76,6 +76,20 @@ story-gpt2: $(VENV)/.lab ## train notebook 07's GPT-2 and an LSTM beside it agai
 
 html: $(VENV)/.lab ## the course as static pages in build/html (NB=… for one)
 	$(PY) -m course_utils.pages --output build/html $(NB)
+
+# Without the pages, and without what holds of the pins alone.
+UNIT_ARGS = tests -m "not slow and not browser" --ignore=tests/test_notebooks.py --ignore=tests/test_environment.py
+
+versions: override VENV = build/versions/lowest
+versions: ## run the unit tests on the oldest versions allowed, and on python3.12 and python3.13 where found
+	@$(MAKE) VENV=$(VENV) $(PY)
+	$(PIP) uv
+	$(PY) -m uv pip install --upgrade --resolution lowest-direct --only-binary :all: --editable '.[test]'
+	$(FIXED) $(PY) -m pytest $(UNIT_ARGS) $(TEST_ARGS)
+	@for name in python3.12 python3.13; do \
+		"$$name" -c 'import ensurepip, venv' 2>/dev/null || { echo "$$name: not found"; continue; }; \
+		$(MAKE) test VENV=build/versions/$$name PYTHON=$$name TEST_ARGS='$(UNIT_ARGS) $(TEST_ARGS)' || exit 1; \
+	done
 
 # --- the environment -------------------------------------------------------------------------------------
 
