@@ -252,8 +252,10 @@ def as_ids(name: str, ids: Ids, V: int, fewest: int = 1) -> np.ndarray:
     """The ids as (N,) int64. Raises ValueError where they are not a row of ids in 0 … V − 1."""
     try:
         row = np.asarray(ids)
-    except ValueError:  # rows of different lengths
-        raise ValueError(f"{name} must be one row of {fewest} or more whole numbers, got several") from None
+    except Exception:  # rows of different lengths, a tensor with gradients
+        raise ValueError(
+            f"{name} must be one row of {fewest} or more whole numbers, got {ids!r:.80}"
+        ) from None
     if row.ndim != 1 or len(row) < fewest or (len(row) and row.dtype.kind not in "iu"):
         raise ValueError(
             f"{name} must be one row of {fewest} or more whole numbers, got shape {row.shape} of {row.dtype}"

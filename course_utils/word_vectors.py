@@ -242,8 +242,10 @@ def check_corpus(sentences: list[list[int]], V: int, window: int) -> None:
 
 def check_counts(counts: np.ndarray) -> None:
     """Raises ValueError where counts make no probabilities."""
-    if not isinstance(counts, np.ndarray) or counts.dtype.kind not in "biuf" or np.isinf(counts).any():
-        raise ValueError(f"counts must be an array of finite numbers, got {counts!r:.80}")
+    if not isinstance(counts, np.ndarray) or counts.dtype.kind not in "biuf" or counts.ndim != 1:
+        raise ValueError(f"counts must be an array of numbers, (V,), got {counts!r:.80}")
+    if np.isinf(counts).any():
+        raise ValueError("counts must be finite, and one of them is not")
     if not (counts >= 0).all() or not (counts > 0).any():
         raise ValueError("counts must be 0 or more, and one of them positive")
 
