@@ -45,9 +45,10 @@ test: $(VENV)/.test ## set up and run the unit tests and every notebook as a tes
 test-all: $(VENV)/.test ## the same, with the long matrix marked slow
 	$(FIXED) $(PY) -m pytest --nbval $(TEST_ARGS)
 
-check: $(VENV)/.test ## lint and formatting, of the package, tests and notebooks
+check: $(VENV)/.test ## in seconds: lint, formatting, and the form of every page
 	$(PY) -m ruff check .
 	$(PY) -m ruff format --check .
+	$(PY) -m pytest -q tests/test_notebooks.py tests/test_claims.py -k "not strict_outputs"
 
 sync: $(VENV)/.lab ## refresh the notebooks' shown definitions, badges and setup cells from the package
 	$(PY) -m course_utils.sync

@@ -20,6 +20,7 @@ from pathlib import Path
 
 import nbformat
 import pytest
+import reader
 
 from course_utils import sync
 
@@ -70,19 +71,7 @@ class Colab:
         return {re.split(r"-\d", path.name)[0].lower() for path in site.glob("*.dist-info")}
 
     def strict(self, notebook: Path) -> None:
-        """Run the notebook where it lies, its outputs held to the stored ones."""
-        options = (
-            "--nbval",
-            "--nbval-kernel-name=colab",
-            "--nbval-cell-timeout=600",
-            "-p",
-            "no:cacheprovider",
-        )
-        sanitize = f"--nbval-sanitize-with={sync.ROOT / 'tests' / 'nbval_sanitize.cfg'}"
-        command = [sys.executable, "-m", "pytest", "-q", "-c", os.devnull, *options, sanitize, str(notebook)]
-        more = {"cwd": notebook.parent, "env": self.environment(), "capture_output": True, "text": True}
-        done = subprocess.run(command, **more, check=False)
-        assert done.returncode == 0, done.stdout[-4000:]
+        reader.strict(notebook, "--nbval-kernel-name=colab", environment=self.environment())
 
 
 @pytest.fixture(scope="module")

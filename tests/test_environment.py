@@ -110,6 +110,16 @@ def test_ci_runs_the_command_a_reader_runs():
     assert os.access(REPO / ".ci/run", os.X_OK)
 
 
+def test_the_hooks_run_the_pinned_ruff():
+    hooks = yaml.safe_load((REPO / ".pre-commit-config.yaml").read_text(encoding="utf-8"))["repos"][0][
+        "hooks"
+    ]
+    brought = {
+        line for hook in hooks if hook["entry"].startswith("ruff") for line in hook["additional_dependencies"]
+    }
+    assert brought == {str(DIRECT["ruff"])}
+
+
 # --- the Makefile, on a machine where each Python is a script ----------------------------------------------
 
 FAKE = """#!/bin/sh

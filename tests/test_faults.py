@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import os
+import shutil
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import nbformat
 import pytest
-from reader import Reader, code_cells, page, reading, tags
+from reader import Reader, code_cells, page, reading, strict, tags
 
-from course_utils import sync
+from course_utils import data, sync
 
 PATIENCE = 2.0  # seconds a cell may run before the reader interrupts it
 # Imported before anything is interrupted: a library whose import breaks off half-way is broken until the
@@ -64,3 +67,49 @@ def test_each_page_bears_a_restless_reader(tmp_path: Path, path: Path):
     with reading(tmp_path) as reader:
         reader.run(LIBRARIES)
         read_restlessly(reader, code_cells(path))
+
+
+def test_training_that_was_interrupted_is_run_again(tmp_path: Path):
+    """Page 03: interrupted in its training's first second, its cell run again gives what the page stores."""
+    cells = code_cells(page("03"))
+    (training,) = (k for k, cell in enumerate(cells) if "history = train(" in cell.source)
+    with reading(tmp_path) as reader:
+        for cell in cells[:training]:
+            reader.must_run(cell)
+        assert reader.run(cells[training].source, patience=1).error.startswith("KeyboardInterrupt")
+        for cell in cells[training : training + 4]:
+            ran = reader.must_run(cell)
+            assert ran.shown == stored(cell) or "nbval-ignore-output" in tags(cell)
+
+
+def test_a_folder_nobody_may_write_to_another_language_and_hour(tmp_path: Path):
+    notebook = Path(shutil.copy(page("02"), tmp_path))
+    tmp_path.chmod(0o555)
+    strange = {"PYTHONHASHSEED": "random", "LC_ALL": "C", "TZ": "Pacific/Kiritimati"}
+    strict(notebook, environment=os.environ | strange)
+
+
+def test_a_locked_folder_is_locked_to_root_too(tmp_path: Path):
+    """Else the test above, and the long matrix, would test nothing where tests run as root."""
+    cell = nbformat.v4.new_code_cell("open('here', 'w')", execution_count=1)
+    nbformat.write(nbformat.v4.new_notebook(cells=[cell]), tmp_path / "writes.ipynb")
+    strict(tmp_path / "writes.ipynb", "--nbval-lax")
+    (tmp_path / "here").unlink()
+    tmp_path.chmod(0o555)
+    with pytest.raises(AssertionError, match="PermissionError"):
+        strict(tmp_path / "writes.ipynb", "--nbval-lax")
+
+
+def test_two_pages_at_once_parse_glove_into_one_cache(tmp_path: Path):
+    """Two kernels ask for the vectors that neither finds parsed."""
+    source = data.fetch("glove-50d")
+    cache = tmp_path / "cache"
+    (cache / source.parent.name).mkdir(parents=True)
+    (cache / source.parent.name / source.name).symlink_to(source)
+    code = "from course_utils import corpora\nwords, vectors = corpora.glove(1000)\nlen(words), vectors.sum()"
+    here = {"COURSE_CACHE": str(cache)}
+    with reading(tmp_path, **here) as one, reading(tmp_path, **here) as two, ThreadPoolExecutor() as pool:
+        first, second = pool.map(lambda reader: reader.run(code), (one, two))
+    assert first == second == ("", "", first.shown)
+    assert first.shown.startswith("(1000, ")
+    assert not list(cache.rglob("*.part"))
