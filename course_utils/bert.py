@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 from collections.abc import Callable, Container, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, NamedTuple
@@ -352,9 +353,12 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=OPTIONS.steps)
     steps = parser.parse_args().steps
     options = replace(OPTIONS, steps=steps, checkpoint=cache_dir() / "masked_words.safetensors")
-    head, history, known = train_head(options)
+    try:
+        head, history, known = train_head(options)
+    except KeyboardInterrupt as stopped:
+        sys.exit(str(stopped) or "interrupted")
     print(f"{len(history.loss)} steps, validation {history.valid[-1][1]:.3f} nats a word")
-    if len(history.loss) == steps:
+    if len(history.loss) == steps:  # the checkpoint may be of a longer run
         save_head(head, options, history, known)
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
@@ -161,10 +162,11 @@ def main() -> None:
         file = cache_dir() / f"{name.replace(' ', '-')}.safetensors"
         options = replace(options, steps=steps, checkpoint=file)
         model = draw(options.seed)
-        history = train_stories(model, options)
+        try:
+            history = train_stories(model, options)
+        except KeyboardInterrupt as stopped:
+            sys.exit(f"{name}: {str(stopped) or 'interrupted'}")
         print(f"{name}: {len(history.loss)} of {steps} steps; validation: {history.valid[-1:]}", flush=True)
-        if len(history.loss) < steps:
-            return
         runs[name] = model, options, history
     known, held = (Stories(story_split()[side]) for side in ("train", "test"))
     nats = {name: held.nats(model) for name, (model, _, _) in runs.items()}

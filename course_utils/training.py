@@ -177,7 +177,7 @@ def train(
     options: Options,
     validate: Callable[[nn.Module], float] | None = None,
 ) -> History:
-    """Train with AdamW; on a GPU in mixed precision. An interrupt finishes the step, saves and returns.
+    """Train with AdamW; on a GPU in mixed precision. An interrupt waits for the step to be done and saved.
 
     Args:
         model: on its device already; left in evaluation mode.
@@ -191,10 +191,11 @@ def train(
 
     Raises:
         FloatingPointError: loss or gradient is no longer finite; names the step. The last checkpoint stays.
+        KeyboardInterrupt: it was interrupted; names the step. The model is left as at a run's end.
         ValueError: the checkpoint is another model's, or damaged.
     """
     run = Run(model, options)
-    with interrupts() as interrupted, run.progress() as bar:
+    with interrupts(run.stopped) as interrupted, run.progress() as bar:
         while run.step < options.steps and not run.patience_ended() and not interrupted():
             torch.manual_seed(options.seed * 1_000_003 + run.step)  # dropout: a function of the step alone
             model.train()
@@ -205,7 +206,7 @@ def train(
             if run.step % options.every == 0 or run.step == options.steps:
                 run.measure(validate)
         run.save()
-    return run.finish()
+        return run.finish()
 
 
 def descend(
@@ -326,6 +327,11 @@ class Run:
                 p.copy_(self.best.get(name, p))
         return self.history
 
+    def stopped(self) -> str:
+        """What to say of a run that was stopped here."""
+        again = "; run it again to go on from there" if self.options.checkpoint else ""
+        return f"training stopped at step {self.step} of {self.options.steps}{again}"
+
     def save(self) -> None:
         """Write the checkpoint whole or not at all."""
         if not self.options.checkpoint:
@@ -392,8 +398,15 @@ def _groups(model: nn.Module, options: Options) -> list[dict]:
 
 
 @contextmanager
-def interrupts() -> Iterator[Callable[[], bool]]:
-    """Turn an interrupt into a question the loop asks between steps; a second one interrupts at once."""
+def interrupts(message: Callable[[], str]) -> Iterator[Callable[[], bool]]:
+    """Turn an interrupt into a question the loop asks between steps; a second one interrupts at once.
+
+    Args:
+        message: what to say, asked for at the end.
+
+    Raises:
+        KeyboardInterrupt: there was one, at the end of the block; not where the block raises something else.
+    """
     asked = threading.Event()
     if threading.current_thread() is not threading.main_thread():
         yield asked.is_set
@@ -409,3 +422,5 @@ def interrupts() -> Iterator[Callable[[], bool]]:
         yield asked.is_set
     finally:
         signal.signal(signal.SIGINT, before)
+    if asked.is_set():
+        raise KeyboardInterrupt(message())

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
 from typing import NamedTuple
@@ -272,9 +273,12 @@ def main() -> None:
         learnt = bpe.train([*sides["train"]["english"], *sides["train"]["spanish"]], PIECES)
         (FOLDER / "tokenizer.json").write_text(learnt.to_str() + "\n", "utf-8")
     options = replace(OPTIONS, steps=steps, checkpoint=cache_dir() / "translator.safetensors")
-    model, history = train_translator(CONFIG, options, sides)
+    try:
+        model, history = train_translator(CONFIG, options, sides)
+    except KeyboardInterrupt as stopped:
+        sys.exit(str(stopped) or "interrupted")
     print(f"{len(history.loss)} steps, validation {history.valid[-1][1]:.3f} nats a piece")
-    if len(history.loss) == steps:
+    if len(history.loss) == steps:  # the checkpoint may be of a longer run
         save(model, CONFIG, options, history)
 
 

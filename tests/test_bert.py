@@ -2,6 +2,7 @@
 
 import json
 import math
+import signal
 from collections import Counter
 
 import numpy as np
@@ -679,8 +680,8 @@ def test_untrained_a_head_knows_the_shares_of_words(little):
     assert_close(head.bias.detach().cpu(), log_shares(side, 30), "bias")
 
 
-@pytest.mark.parametrize("done", [2, 3])
-def test_a_head_is_stored_when_all_its_steps_are_done(done, tmp_path, monkeypatch, capsys):
+@pytest.mark.parametrize("done", [3, 4])
+def test_a_head_is_stored_where_the_steps_done_are_those_asked_for(done, tmp_path, monkeypatch, capsys):
     asked = []
 
     def train_head(options):
@@ -696,6 +697,28 @@ def test_a_head_is_stored_when_all_its_steps_are_done(done, tmp_path, monkeypatc
     assert asked[0].steps == 3
     assert asked[0].checkpoint.parent == tmp_path / "cache"  # an interrupted run is gone on with
     assert (tmp_path / "head").exists() == (done == 3)
+
+
+def test_an_interrupted_command_stores_no_head_and_goes_on(little, tmp_path, monkeypatch, capsys):
+    def stopping(tokens):
+        return lambda *given: signal.raise_signal(signal.SIGINT) or guess_loss(tokens)(*given)
+
+    monkeypatch.setattr(bert, "FOLDER", tmp_path / "head")
+    monkeypatch.setenv("COURSE_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr("sys.argv", ["bert", "--steps", "3"])
+    with monkeypatch.context() as patched:
+        patched.setattr(bert, "guess_loss", stopping)
+        for step in (1, 2):
+            with pytest.raises(SystemExit) as ended:
+                bert.main()
+            assert (
+                ended.value.code == f"training stopped at step {step} of 3; run it again to go on from there"
+            )
+            assert capsys.readouterr().out == ""
+            assert not (tmp_path / "head").exists()
+    bert.main()
+    assert capsys.readouterr().out.startswith("3 steps")
+    assert (tmp_path / "head" / "head.safetensors").exists()
 
 
 HELD_OUT = [

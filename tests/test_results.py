@@ -1,6 +1,7 @@
 """Long experiments: an interrupted run goes on, another version starts anew, no half-written file is read."""
 
 import json
+import signal
 from collections import Counter
 from dataclasses import replace
 from datetime import date
@@ -280,9 +281,24 @@ def test_a_run_that_diverges_is_a_row(small, monkeypatch):
     assert [step for step, _ in row["curve"]] == [2]
 
 
+def stop_in_step_2(monkeypatch, experiment):
+    """From now on the experiment's training gets an interrupt in its second step."""
+    train, calls = experiment.train, count()
+
+    def interrupted(model, batch, loss, *rest):
+        def stopping(*given):
+            if next(calls) == 1:
+                signal.raise_signal(signal.SIGINT)
+            return loss(*given)
+
+        return train(model, batch, stopping, *rest)
+
+    monkeypatch.setattr(experiment, "train", interrupted)
+
+
 def test_an_interrupted_run_is_no_row(small, monkeypatch):
-    monkeypatch.setattr(nb03, "train", lambda *rest: SimpleNamespace(loss=[1.0]))
-    with pytest.raises(KeyboardInterrupt):
+    stop_in_step_2(monkeypatch, nb03)
+    with pytest.raises(KeyboardInterrupt, match=r"^training stopped at step 2 of 4$"):
         nb03.ablation("base", 0)
 
 
@@ -426,8 +442,8 @@ def test_a_model_nobody_knows_is_named(run):
 
 @pytest.mark.parametrize("name", ["story_models", "truncation", "bridge"])
 def test_an_interrupted_run_of_notebook_04_is_no_row(brief, monkeypatch, name):
-    monkeypatch.setattr(nb04, "train", lambda *rest: SimpleNamespace(loss=[1.0]))
-    with pytest.raises(KeyboardInterrupt):
+    stop_in_step_2(monkeypatch, nb04)
+    with pytest.raises(KeyboardInterrupt, match=r"^training stopped at step 2 of "):
         RUNS[name](0)
 
 

@@ -2,6 +2,7 @@
 
 import json
 import math
+import signal
 from dataclasses import replace
 
 import numpy as np
@@ -115,23 +116,56 @@ def test_both_models_are_as_large_and_read_as_much():
     assert options[0].steps == options[1].steps
 
 
-def test_the_command_goes_on_where_it_was_and_stores_when_both_are_done(tmp_path, monkeypatch, capsys):
+@pytest.fixture
+def workshop(tmp_path, monkeypatch):
+    """The command of three steps, its models small, its folders under a temporary one."""
     monkeypatch.setenv("COURSE_CACHE", str(tmp_path))
     monkeypatch.setattr(stories, "CONFIG", SMALL)
     monkeypatch.setattr(stories, "WIDTH", 8)
     monkeypatch.setattr(stories, "FOLDER", tmp_path / "stored")
     monkeypatch.setattr(stories, "BATCH", 2)
     monkeypatch.setattr(stories, "story_split", lambda: dict.fromkeys(("train", "valid", "test"), TEXTS * 4))
+    for name, (draw, options) in stories.MODELS.items():  # not every processor has an LSTM in bfloat16
+        monkeypatch.setitem(stories.MODELS, name, (draw, replace(options, mixed=False)))
     monkeypatch.setattr("sys.argv", ["stories", "--steps", "3"])
+    return tmp_path / "stored"
+
+
+def test_the_command_goes_on_where_it_was_and_stores_when_both_are_done(workshop, capsys):
     stories.main()
     first = capsys.readouterr().out
     assert "story-gpt2: 3 of 3 steps" in first
     assert "LSTM of equal size: 3 of 3 steps" in first
-    weights = (tmp_path / "stored" / "model.safetensors").read_bytes()
+    weights = (workshop / "model.safetensors").read_bytes()
     stories.main()  # all steps are in the checkpoints
     assert capsys.readouterr().out == first
-    assert (tmp_path / "stored" / "model.safetensors").read_bytes() == weights
+    assert (workshop / "model.safetensors").read_bytes() == weights
     assert set(stories.card()["test"]) == {*stories.MODELS, "Kneser–Ney trigram"}
+
+
+@pytest.mark.parametrize("name", stories.MODELS)
+def test_an_interrupted_command_stores_nothing_and_goes_on(workshop, monkeypatch, capsys, name):
+    """Stopped in the first model's training it does not begin with the second."""
+    true_loss, begun = stories.story_loss, []
+
+    def stopping(model, rows):
+        if model.training:
+            begun.append(type(model))
+            if type(model) is type(stories.MODELS[name][0](0)):
+                signal.raise_signal(signal.SIGINT)
+        return true_loss(model, rows)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(stories, "story_loss", stopping)
+        with pytest.raises(SystemExit) as ended:
+            stories.main()
+    again = "run it again to go on from there"
+    assert ended.value.code == f"{name}: training stopped at step 1 of 3; {again}"
+    assert len(set(begun)) == [*stories.MODELS].index(name) + 1
+    assert not workshop.exists()
+    stories.main()
+    assert f"{name}: 3 of 3 steps" in capsys.readouterr().out
+    assert workshop.exists()
 
 
 # --- the stored model ---------------------------------------------------------------------------------------

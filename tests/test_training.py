@@ -102,6 +102,20 @@ def interrupt():
     signal.raise_signal(signal.SIGINT)
 
 
+def interrupted(options, at, step, seed=0, model=None, validate=held_out):
+    """The model of a run interrupted at the loss's call number `at`, which raises once `step` is done."""
+    model, again = model or small(seed), "; run it again to go on from there" * bool(options.checkpoint)
+    with pytest.raises(KeyboardInterrupt) as raised:
+        trained(options, loss=At(at, interrupt), validate=validate, model=model)
+    assert str(raised.value) == f"training stopped at step {step} of {options.steps}{again}"
+    assert not model.training
+    return model
+
+
+def history_in(file):
+    return json.loads(stored(file)[1]["history"])
+
+
 # --- what it computes ---------------------------------------------------------------------------------------
 
 
@@ -236,9 +250,8 @@ def test_interrupted_at_any_step_and_resumed_is_as_if_never_stopped(tmp_path, op
     assert len(history.loss) == options.steps
     for k in range(options.steps):
         resumable = replace(options, checkpoint=tmp_path / f"{k}.safetensors")
-        model, part = trained(resumable, loss=At(k, interrupt))
-        assert len(part.loss) == k + 1  # the step was finished,
-        assert not model.training
+        interrupted(resumable, at=k, step=k + 1)  # the step was finished,
+        assert history_in(resumable.checkpoint)["loss"] == history.loss[: k + 1]
         resumed, all_of_it = trained(resumable, seed=5)  # and saved: other initial weights play no part
         assert torch.equal(weights(resumed), weights(whole))
         assert all_of_it == history
@@ -254,10 +267,25 @@ def test_interrupted_again_and_again(tmp_path):
     whole, history = trained(QUICK)
     options = replace(QUICK, checkpoint=str(tmp_path / "new" / "run.safetensors"))  # a folder to be made
     for done in range(1, QUICK.steps + 1):
-        model, part = trained(options, seed=done - 1, loss=At(0, interrupt))
-        assert len(part.loss) == done
+        model = interrupted(options, at=0, step=done, seed=done - 1)
+        assert history_in(options.checkpoint)["loss"] == history.loss[:done]
     assert torch.equal(weights(model), weights(whole))
-    assert part == history
+    assert trained(options, loss=At(0, lambda: pytest.fail("no step is left")))[1] == history
+
+
+def test_interrupted_without_a_checkpoint_the_model_stays_where_it_was():
+    """As after the same schedule's first three steps; there is nothing to go on from."""
+    seen = []
+    trained(replace(QUICK, every=1), validate=lambda model: seen.append(weights(model)) or 0.0)
+    assert torch.equal(weights(interrupted(QUICK, at=2, step=3)), seen[2])
+    assert not any(torch.equal(seen[2], other) for i, other in enumerate(seen) if i != 2)
+
+
+def test_an_interrupt_ends_a_loop_over_runs():
+    """The stop button stops what comes after the training, too."""
+    losses = [squared, At(1, interrupt), lambda *_: pytest.fail("the loop went on")]
+    with pytest.raises(KeyboardInterrupt):
+        [trained(QUICK, loss=loss) for loss in losses]
 
 
 def test_a_run_that_is_done_does_nothing_more(tmp_path):
@@ -273,7 +301,9 @@ def test_stopped_before_the_first_step(tmp_path, monkeypatch):
     options = replace(QUICK, checkpoint=tmp_path / "run.safetensors")
     progress = Run.progress
     monkeypatch.setattr(Run, "progress", lambda run: (interrupt(), progress(run))[1])
-    assert trained(options)[1].loss == []
+    with pytest.raises(KeyboardInterrupt, match=r"^training stopped at step 0 of 12; run it again"):
+        trained(options)
+    assert history_in(options.checkpoint)["loss"] == []
     monkeypatch.undo()
     assert torch.equal(weights(trained(options)[0]), weights(trained(QUICK)[0]))
 
@@ -286,7 +316,7 @@ def test_frozen_weights_are_resumed_too(tmp_path):
 
     whole, _ = trained(QUICK, model=frozen())
     options = replace(QUICK, checkpoint=tmp_path / "run.safetensors")
-    trained(options, model=frozen(), loss=At(5, interrupt))
+    interrupted(options, at=5, step=6, model=frozen())
     assert torch.equal(weights(trained(options, model=frozen())[0]), weights(whole))
     assert torch.equal(whole[0].weight, small()[0].weight)
 
@@ -301,13 +331,33 @@ def test_a_second_interrupt_does_not_wait(tmp_path):
 
 
 def test_afterwards_an_interrupt_interrupts_again():
-    trained(QUICK, loss=At(2, interrupt))
-    with pytest.raises(KeyboardInterrupt):
+    interrupted(QUICK, at=2, step=3)
+    with pytest.raises(KeyboardInterrupt, match=r"^$"):
         interrupt()
-    with interrupts() as asked:
+
+
+def test_an_interrupt_is_asked_for_within_and_raised_on_leaving():
+    answers = []
+
+    def block():
+        with interrupts(lambda: f"told at the end: {answers}") as asked:
+            answers.append(asked())
+            interrupt()
+            answers.append(asked())
+
+    with pytest.raises(KeyboardInterrupt, match=r"^told at the end: \[False, True\]$"):
+        block()
+    with interrupts(lambda: pytest.fail("nobody asked")) as asked:
         assert not asked()
-        interrupt()
-        assert asked()
+
+
+def test_an_error_goes_before_an_interrupt(tmp_path):
+    """A loss that is no number in the very step that was interrupted."""
+    options = replace(QUICK, checkpoint=tmp_path / "run.safetensors")
+    before = signal.getsignal(signal.SIGINT)
+    with pytest.raises(FloatingPointError, match=r"^step 6: the loss is nan"):
+        trained(options, loss=At(6, lambda: interrupt() or math.nan))
+    assert signal.getsignal(signal.SIGINT) is before
 
 
 def test_it_works_outside_the_main_thread():
@@ -437,7 +487,9 @@ def test_the_best_weights_survive_an_interrupt(tmp_path):
     """Best at the first validation, interrupted later, resumed to the end of patience."""
     options = replace(QUICK, steps=40, every=2, patience=3, checkpoint=tmp_path / "run.safetensors")
     validate, seen = planned(1, 2, 3, 4, 5)
-    trained(options, loss=At(5, interrupt), validate=validate)
+    stopped = interrupted(options, at=5, step=6, validate=validate)
+    assert torch.equal(weights(stopped), seen[0])
+    assert not torch.equal(seen[0], seen[2])
     model, history = trained(options, seed=1, validate=validate)
     assert len(history.valid) == 4
     assert torch.equal(weights(model), seen[0])

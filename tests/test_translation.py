@@ -2,6 +2,7 @@
 
 import json
 import random
+import signal
 import sys
 from collections import defaultdict
 from dataclasses import replace
@@ -355,19 +356,33 @@ def test_the_command_trains_stores_and_is_done(workshop, monkeypatch, capsys):
 
 
 def test_an_interrupted_command_stores_nothing_and_goes_on(workshop, monkeypatch, capsys):
-    train_all = translation.train
-    monkeypatch.setattr(
-        translation,
-        "train",
-        lambda m, b, loss, options, v: train_all(m, b, loss, replace(options, steps=2), v),
-    )
-    command(monkeypatch)
-    assert "2 steps" in capsys.readouterr().out
-    assert not (workshop / "model.safetensors").exists()
-    monkeypatch.setattr(translation, "train", train_all)
+    def stopping(model, batch, *rest):
+        if model.training:
+            signal.raise_signal(signal.SIGINT)
+        return translation_loss(model, batch, *rest)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(translation, "translation_loss", stopping)
+        for step in (1, 2):
+            with pytest.raises(SystemExit) as ended:
+                command(patched)
+            assert (
+                ended.value.code == f"training stopped at step {step} of 4; run it again to go on from there"
+            )
+            assert capsys.readouterr().out == ""
+            assert [file.name for file in workshop.iterdir()] == ["tokenizer.json"]
     command(monkeypatch)
     assert "4 steps" in capsys.readouterr().out
     assert (workshop / "model.safetensors").exists()
+
+
+def test_a_command_of_fewer_steps_than_are_done_stores_nothing(workshop, monkeypatch, capsys):
+    command(monkeypatch)
+    before = {file.name: file.read_bytes() for file in workshop.iterdir()}
+    capsys.readouterr()
+    command(monkeypatch, "--steps", "2")
+    assert "4 steps" in capsys.readouterr().out
+    assert {file.name: file.read_bytes() for file in workshop.iterdir()} == before
 
 
 def test_weights_come_back_in_half_precision(workshop):

@@ -141,7 +141,6 @@ def story_model(
 
     Raises:
         ValueError: no such model.
-        KeyboardInterrupt: the run was interrupted.
     """
     check_name("name", name, SHAPES)
     steps = OPTIONS.steps
@@ -153,7 +152,7 @@ def story_model(
         check = partial(nats, ids=data.windows[::8])
         history = train(model, windows(data.train, BATCH, T, seed), next_token_loss, options, check)
         row = scored(losses(model, data.windows))
-    return cost(model, name, steps) | row | course(history, options)
+    return cost(model, name, steps) | row | course(history)
 
 
 def cost(model: nn.Module, name: str, steps: int) -> Row:
@@ -168,10 +167,8 @@ def parameters(model: nn.Module) -> int:
     return sum(p.numel() for p in model.parameters())
 
 
-def course(history: History, options: Options) -> Row:
-    """How a run went. Raises KeyboardInterrupt where it ended early: `train` ends those quietly."""
-    if len(history.loss) < options.steps:
-        raise KeyboardInterrupt
+def course(history: History) -> Row:
+    """How a run went."""
     curve = [[step, round(value, 4)] for step, value in history.valid]
     return {"curve": curve, "largest_norm": round(max(history.norm), 4)}
 
@@ -434,7 +431,6 @@ def truncated(name: str, seed: int, lr: float | None = None, threads: int = 1) -
 
     Raises:
         ValueError: no such stretch.
-        KeyboardInterrupt: the run was interrupted.
     """
     check_name("name", name, STRETCHES)
     kind = STRETCHES[name]
@@ -442,7 +438,7 @@ def truncated(name: str, seed: int, lr: float | None = None, threads: int = 1) -
     B, tokens = BATCH * T // kind.T, options.steps * BATCH * T
     with fixed_threads(threads):
         model = language_model(TRUNCATED, seed)
-        course(train(model, side_by_side(B, kind.T, seed), stretch_loss(kind.carries), options), options)
+        train(model, side_by_side(B, kind.T, seed), stretch_loss(kind.carries), options)
         row = {"nats": read_through(model), "nats_emptied": read_through(model, every=16)}
     row = {key: round(value, 4) for key, value in row.items()}
     return row | {"rows": B, "steps": options.steps, "tokens": tokens, "parameters": parameters(model)}
@@ -554,7 +550,6 @@ def bridge(name: str, seed: int, lr: float | None = None, threads: int = 1) -> R
 
     Raises:
         ValueError: no such writer.
-        KeyboardInterrupt: the run was interrupted.
     """
     check_name("name", name, WRITERS)
     kind = WRITERS[name]
@@ -568,7 +563,6 @@ def bridge(name: str, seed: int, lr: float | None = None, threads: int = 1) -> R
     with fixed_threads(threads):
         model = lstm.Seq2Seq(DIGITS + 1, kind.C, kind.attends, seed)
         history = train(model, batch, reversing_loss, options)
-        course(history, options)
         row = dict(zip(("exact", "digits"), reversed_rows(model), strict=True))
     size = {"parameters": parameters(model), "flops_per_row": writer_flops(kind.attends, kind.C)}
     loss = round(float(np.mean(history.loss[-50:])), 4)
