@@ -17,14 +17,13 @@ from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from threading import Thread
-from typing import Literal, NamedTuple
+from typing import ClassVar, Literal, NamedTuple
 
 import pytest
 
 from course_utils import data
 
 SHORT_NAMES = {"gpt2": "openai-community/gpt2", "bert-base-uncased": "google-bert/bert-base-uncased"}
-MINILM = "sentence-transformers/all-MiniLM-L6-v2"  # the course takes its MiniLM from the package index
 FILE_URL = re.compile(
     r"/(?:(?P<org>[\w.-]+)/)?(?P<name>[\w.-]+)/resolve/(?P<revision>[^/?]+)/(?P<file>[^?]+)"
 )
@@ -40,6 +39,8 @@ class Request(NamedTuple):
 @dataclass
 class Hub:
     """Repositories below `root`, each served at its one revision and as `main`."""
+
+    MINILM: ClassVar[str] = "sentence-transformers/all-MiniLM-L6-v2"  # which the course never asks for
 
     root: Path
     revisions: dict[str, str]
@@ -141,13 +142,14 @@ def serving(root: Path, revisions: dict[str, str]) -> Iterator[Hub]:
 
 
 def make_tiny_bert(folder: Path) -> None:
-    """A BERT of 16 numbers a word with random weights, stored with its training heads as the original is."""
+    """A BERT of 16 numbers a piece, random weights, the original's pieces (which MiniLM has) and heads."""
     import torch
-    from tokenizers.implementations import BertWordPieceTokenizer
+    from tokenizers import Tokenizer
     from transformers import BertConfig, BertForPreTraining
 
-    tokenizer = BertWordPieceTokenizer(lowercase=True)
-    tokenizer.train_from_iterator(["the cat sat on the mat", "a dog ran"], vocab_size=80, show_progress=False)
+    tokenizer = Tokenizer.from_file(str(data.fetch("minilm-tokenizer")))
+    tokenizer.no_padding()
+    tokenizer.no_truncation()
     torch.manual_seed(0)
     shape = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 32}
     BertForPreTraining(BertConfig(vocab_size=tokenizer.get_vocab_size(), **shape)).save_pretrained(folder)
@@ -165,7 +167,7 @@ def make_tiny_gpt2(folder: Path) -> None:
     tokenizer = bpe.tokenizer()
     end = tokenizer.token_to_id(bpe.END)
     torch.manual_seed(0)
-    shape = {"n_embd": 16, "n_layer": 2, "n_head": 2, "n_positions": 64}
+    shape = {"n_embd": 16, "n_layer": 2, "n_head": 2}
     config = GPT2Config(vocab_size=tokenizer.get_vocab_size(), bos_token_id=end, eos_token_id=end, **shape)
     GPT2LMHeadModel(config).save_pretrained(folder)
     tokenizer.save(str(folder / "tokenizer.json"))
@@ -178,15 +180,14 @@ def hub_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("hub")
     for name, make in (("bert-hub", make_tiny_bert), ("gpt2-hub", make_tiny_gpt2)):
         make(root / data.assets()[name].hub)
-    make_tiny_bert(root / MINILM)
+    make_tiny_bert(root / Hub.MINILM)
     return root
 
 
 @pytest.fixture
 def hub(hub_root: Path) -> Iterator[Hub]:
     """The replica, serving the stand-ins, those of the course's assets at the pinned revisions."""
-    revisions = {asset.hub: asset.revision for asset in data.assets().values() if asset.hub} | {
-        MINILM: "1" * 40
-    }
+    revisions = {asset.hub: asset.revision for asset in data.assets().values() if asset.hub}
+    revisions[Hub.MINILM] = "1" * 40
     with serving(hub_root, revisions) as replica:
         yield replica

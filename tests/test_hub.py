@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
-from hub import MINILM, Hub
 from reader import Reader, code_cells, page, reading
 
 from course_utils import data, pretrained, sync
+
+if TYPE_CHECKING:
+    from hub import Hub
 
 pytest_plugins = ["hub"]
 PAGES = ("06", "06b", "07", "07b")
@@ -63,7 +66,7 @@ def test_a_page_runs_with_a_model_of_the_hub(hub: Hub, tmp_path: Path, number: s
 
 
 @pytest.mark.parametrize("fault", ["silent", "slow", "breaks", "wrong"])
-@pytest.mark.parametrize("number", ["06", "07"])
+@pytest.mark.parametrize("number", ["06", pytest.param("07", marks=pytest.mark.slow)])
 def test_the_page_says_which_model_it_uses_now(hub: Hub, tmp_path: Path, number: str, fault: str):
     """One sentence, nothing half-written; asked again when the hub is well, the original."""
     name = {"06": "bert", "07": "gpt2"}[number]
@@ -84,8 +87,10 @@ def test_the_course_never_asks_the_hub_for_minilm(hub: Hub, tmp_path: Path):
     """It comes from the package index; the replica has one, and any client can load it."""
     with reading(tmp_path, **on_the_hub_s_road(hub, tmp_path)) as reader:
         up_to_its_model(reader, "06")
-        assert not [request for request in hub.requests if MINILM in request.path]
-        code = f"import transformers; transformers.AutoModel.from_pretrained({MINILM!r}).config.hidden_size"
+        assert not [request for request in hub.requests if hub.MINILM in request.path]
+        code = (
+            f"import transformers; transformers.AutoModel.from_pretrained({hub.MINILM!r}).config.hidden_size"
+        )
         ran = reader.run(code)
         assert (ran.error, ran.shown) == ("", "16")
-    assert [request for request in hub.downloads if MINILM in request.path]
+    assert [request for request in hub.downloads if hub.MINILM in request.path]
