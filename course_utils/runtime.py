@@ -19,6 +19,7 @@ DATA = (
     _CHECKOUT if (_CHECKOUT / "assets.toml").is_file() else PACKAGE / "_data"
 )  # checkout, or installed wheel
 
+_CGROUP = Path("/sys/fs/cgroup")
 CHOICES = {"COURSE_MODELS": ("embedded", "hub"), "COURSE_SIZE": ("small", "large")}
 
 
@@ -120,10 +121,9 @@ def free_memory() -> int:
     """Bytes of memory that are free: on the machine, or in this container (cgroup 2) where that is less."""
     import psutil
 
-    group = Path("/sys/fs/cgroup")
     free = psutil.virtual_memory().available
     try:
-        limit, used = (int((group / f"memory.{name}").read_text()) for name in ("max", "current"))
+        limit, used = (int((_CGROUP / f"memory.{name}").read_text()) for name in ("max", "current"))
     except (OSError, ValueError):  # no such group, or "max": no limit
         return free
     return min(free, max(0, limit - used))

@@ -199,6 +199,14 @@ def test_glove_keeps_every_digit(monkeypatch, tmp_path):
     assert list(cache.iterdir()) == []  # no scraps
 
 
+def test_glove_asks_for_memory_first_and_leaves_nothing(monkeypatch, tmp_path):
+    monkeypatch.setenv("COURSE_CACHE", str(tmp_path))
+    monkeypatch.setattr("course_utils.runtime.free_memory", lambda: 1_000_000)
+    with pytest.raises(MemoryError, match=r"GloVe's 400,000 vectors, once, takes 230 MB .* 1 MB are free"):
+        corpora._keep_glove(tmp_path / "none", tmp_path / "words.txt", tmp_path / "vectors.npy")
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_stories():
     texts = corpora.stories()
     assert len(texts) == 32_640 == len({story.text for story in texts})
