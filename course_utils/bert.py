@@ -73,6 +73,8 @@ def wordpiece(word: str, vocabulary: Container[str], unknown: str = "[UNK]") -> 
 
     Source: section 3 (Input/Output Representations); Wu et al. 2016, arXiv:1609.08144, section 4.1.
     """
+    if len(word) > LONGEST_WORD:
+        return [unknown]
     pieces, start = [], 0
     while start < len(word):
         for end in range(len(word), start, -1):  # the longest first
@@ -83,7 +85,7 @@ def wordpiece(word: str, vocabulary: Container[str], unknown: str = "[UNK]") -> 
             return [unknown]
         pieces.append(piece)
         start = end
-    return pieces if len(word) <= LONGEST_WORD else [unknown]
+    return pieces
 
 
 def bert_config(theirs: BertConfig) -> Config:
