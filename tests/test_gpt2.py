@@ -609,9 +609,9 @@ def test_it_stops_at_strings_where_the_library_does():
     for seed in range(20):
         prompts = drawn_prompts(2, V, seed, first=[PAD])
         options = {"do_sample": True, "top_k": 2000}
-        expected = library_rows(theirs, prompts, 30, seed, stop_strings=STRINGS, tokenizer=fast, **options)
+        expected = library_rows(theirs, prompts, 15, seed, stop_strings=STRINGS, tokenizer=fast, **options)
         stop = stops_at(lib.decode, STRINGS)
-        found = generate(ours, prompts, 30, Decoding(**options), seed, END, stop)
+        found = generate(ours, prompts, 15, Decoding(**options), seed, END, stop)
         width = len(expected[0])
         assert [row + [PAD] * (width - len(row)) for row in found] == expected, seed
         for row in found:
