@@ -70,9 +70,12 @@ class Reader:
 
 @contextmanager
 def reading(folder: Path, **environment: str) -> Iterator[Reader]:
-    """A reader whose kernel, of this Python, works in `folder`."""
+    """A reader whose kernel, of this Python, works in `folder`.
+
+    On one thread: two that wait for each other on a busy machine take minutes for seconds.
+    """
     manager = KernelManager(kernel_name="python3")
-    manager.start_kernel(cwd=str(folder), env=os.environ | environment)
+    manager.start_kernel(cwd=str(folder), env=os.environ | {"OMP_NUM_THREADS": "1"} | environment)
     client = manager.blocking_client()
     client.start_channels()
     try:
