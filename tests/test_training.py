@@ -331,6 +331,7 @@ def test_a_second_interrupt_does_not_wait(tmp_path):
 
 
 def test_afterwards_an_interrupt_interrupts_again():
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a background job may have none
     interrupted(QUICK, at=2, step=3)
     with pytest.raises(KeyboardInterrupt, match=r"^$"):
         interrupt()
