@@ -169,8 +169,7 @@ def test_pip_that_cannot_install_is_said_in_a_sentence(ready: Colab, tmp_path: P
 
 
 def test_a_whole_page_runs(ready: Colab, tmp_path: Path):
-    (path,) = (path for path in sync.notebooks() if path.stem.startswith("02"))
-    ready.strict(Path(shutil.copy(path, tmp_path)))
+    ready.strict(Path(shutil.copy(reader.page("02"), tmp_path)))
 
 
 @pytest.mark.slow

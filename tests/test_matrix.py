@@ -2,6 +2,7 @@
 
 import os
 import shutil
+from pathlib import Path
 
 import pytest
 import reader
@@ -34,6 +35,6 @@ MACHINES = {
 @pytest.mark.parametrize("path", sync.notebooks(), ids=lambda path: path.stem)
 def test_strict_outputs_hold_elsewhere(tmp_path, path, machine):
     """From a folder in which nobody may write."""
-    notebook = shutil.copy(path, tmp_path)
+    notebook = Path(shutil.copy(path, tmp_path))
     tmp_path.chmod(0o555)
     reader.strict(notebook, environment=os.environ | MACHINES[machine])
