@@ -9,8 +9,10 @@ TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
 # Free disk a set-up needs, in GB: with torch for the CPU, and with CUDA.
 NEED_GB ?= 3
 NEED_GB_CUDA ?= 12
-# The thread count of tests and stored outputs; the pages must pass with 1 and with 2.
+# The thread count of stored outputs; the pages must pass with 1 and with 2.
 THREADS ?= 2
+# Tests run in so many processes of one thread each: two threads in one process leave a core idle half the time.
+WORKERS ?= 2
 LAB_ARGS ?=
 TEST_ARGS ?=
 NB ?= $(wildcard notebooks/*.ipynb)
@@ -21,6 +23,9 @@ PIP = $(PY) -m pip --disable-pip-version-check install
 WHEELS = $(PIP) --only-binary :all:
 # What the notebooks and tests run under: no hub is asked, and a fixed number of threads.
 FIXED = HF_HUB_OFFLINE=1 OMP_NUM_THREADS=$(THREADS)
+PYTEST = HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 $(PY) -m pytest -n $(WORKERS)
+# A page's cells share a kernel, so a file stays in one process; the order is that of pyproject.toml.
+BY_FILE = --dist loadfile --no-loadscope-reorder
 # Jupyter starts as root, in a container say, only when told to; it answers on loopback alone.
 AS_ROOT = $$(test "$$(id -u)" != 0 || echo --allow-root)
 
@@ -40,10 +45,10 @@ lab: $(VENV)/.lab ## set up and open JupyterLab on the first notebook (LAB_ARGS=
 		$(firstword $(wildcard notebooks/01_*.ipynb) notebooks)
 
 test: $(VENV)/.test ## set up and run the unit tests and every notebook as a test (TEST_ARGS=-x …)
-	$(FIXED) $(PY) -m pytest --nbval -m "not slow" $(TEST_ARGS)
+	$(PYTEST) $(BY_FILE) --nbval -m "not slow" $(TEST_ARGS)
 
-test-all: $(VENV)/.test ## the same, with the long matrix marked slow
-	$(FIXED) $(PY) -m pytest --nbval $(TEST_ARGS)
+test-all: test ## the same, then the long matrix marked slow
+	$(PYTEST) --dist worksteal -m slow tests $(TEST_ARGS)
 
 check: $(VENV)/.test ## in seconds: lint, formatting, and the form of every page
 	$(PY) -m ruff check .
@@ -86,7 +91,7 @@ versions: ## run the unit tests on the oldest versions allowed, and on python3.1
 	@$(MAKE) VENV=$(VENV) $(PY)
 	$(PIP) uv
 	$(PY) -m uv pip install --upgrade --resolution lowest-direct --only-binary :all: --editable '.[test]'
-	$(FIXED) $(PY) -m pytest $(UNIT_ARGS) $(TEST_ARGS)
+	$(PYTEST) $(BY_FILE) $(UNIT_ARGS) $(TEST_ARGS)
 	@for name in python3.12 python3.13; do \
 		"$$name" -c 'import ensurepip, venv' 2>/dev/null || { echo "$$name: not found"; continue; }; \
 		$(MAKE) test VENV=build/versions/$$name PYTHON=$$name TEST_ARGS='$(UNIT_ARGS) $(TEST_ARGS)' || exit 1; \

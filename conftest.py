@@ -36,18 +36,21 @@ def pytest_collection_finish(session: pytest.Session) -> None:
 
 @pytest.hookimpl(hookwrapper=True)
 def pytest_runtest_call(item: pytest.Item):
-    """After a notebook's cell: the most memory its kernel has held so far."""
+    """A notebook's cell reports the most memory its kernel has held so far, and the budget."""
     yield
-    if name := _notebook(item):
-        _budgets.setdefault(name, item.parent.nb.metadata.get("course", {}))
-        _megabytes[name] = max(_megabytes[name], _kernel_megabytes(item.parent.kernel))
+    if _notebook(item):
+        item.user_properties.append(("megabytes", _kernel_megabytes(item.parent.kernel)))
+        item.user_properties.append(("budget", dict(item.parent.nb.metadata.get("course", {}))))
 
 
 def pytest_runtest_logreport(report: pytest.TestReport) -> None:
-    """Add up a notebook's seconds, its kernel's start included."""
-    name = report.nodeid.split("::")[0]
-    if name.endswith(".ipynb"):
-        _seconds[name] += report.duration
+    """Add up a notebook's seconds, its kernel's start included; the report may come from another process."""
+    path = report.nodeid.split("::")[0]
+    if path.endswith(".ipynb"):
+        told = dict(report.user_properties)
+        _seconds[path] += report.duration
+        _megabytes[path] = max(_megabytes[path], told.get("megabytes", 0.0))
+        _budgets[path] = told.get("budget", _budgets.get(path, {}))
 
 
 def pytest_terminal_summary(terminalreporter) -> None:
@@ -55,11 +58,10 @@ def pytest_terminal_summary(terminalreporter) -> None:
     if _seconds:
         terminalreporter.section("budget of each notebook")
     for path, seconds in _seconds.items():
-        name = Path(path).name
-        budget, mb = _budgets.get(name, {}), _megabytes[name]
+        budget, mb = _budgets[path], _megabytes[path]
         over = seconds > budget.get("seconds", seconds) or mb > budget.get("megabytes", mb)
         terminalreporter.write_line(
-            f"{name}: {seconds:.0f} s of {budget.get('seconds', '?')}, "
+            f"{Path(path).name}: {seconds:.0f} s of {budget.get('seconds', '?')}, "
             f"{mb:,.0f} MB of {budget.get('megabytes', '?')}{'  OVER BUDGET' if over else ''}"
         )
 

@@ -98,8 +98,20 @@ def lstm_model(seed: int = 0) -> lstm.RecurrentLM:
     return lstm.RecurrentLM(CONFIG.V, WIDTH, lstm.as_torch(reader), 2 * seed + 1)
 
 
+def has_half_lstm() -> bool:
+    """Whether this device runs an LSTM in half precision; a processor without AVX-512 does not."""
+    try:
+        with torch.autocast(device(), torch.bfloat16):
+            nn.LSTM(1, 1).to(device())(torch.zeros(1, 1, 1, device=device()))
+    except RuntimeError:
+        return False
+    return True
+
+
 def train_stories(model: nn.Module, options: Options) -> History:
     """Train on all stories of the training side; validated on an eighth of those held out for that."""
+    if isinstance(model, lstm.RecurrentLM) and options.mixed and not has_half_lstm():
+        options = replace(options, mixed=False)
     sides = story_split()
     known, held = Stories(sides["train"]), Stories(sides["valid"][::8])
     return train(model.to(device()), known.batches(BATCH, options.seed), story_loss, options, held.nats)
@@ -168,6 +180,8 @@ def main() -> None:
             sys.exit(f"{name}: {str(stopped) or 'interrupted'}")
         print(f"{name}: {len(history.loss)} of {steps} steps; validation: {history.valid[-1:]}", flush=True)
         runs[name] = model, options, history
+    if any(len(history.loss) != steps for _, _, history in runs.values()):
+        return  # a checkpoint is of a longer run
     known, held = (Stories(story_split()[side]) for side in ("train", "test"))
     nats = {name: held.nats(model) for name, (model, _, _) in runs.items()}
     save(*runs["story-gpt2"], nats | {"Kneser–Ney trigram": trigram_nats(known, held)})

@@ -239,3 +239,6 @@ def ran(notebook: Path, lab: Server, context: Any, timeout: float = 300) -> Iter
     with opened(lab, context, notebook.name) as page:
         page.run_all(timeout)
         yield page
+        page.page.evaluate(
+            "jupyterapp.shell.currentWidget.sessionContext.shutdown()"
+        )  # its kernel holds memory

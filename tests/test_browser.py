@@ -325,7 +325,7 @@ SHORT = "02_attention_by_hand"  # the one page that `make test` opens too
     ],
 )
 def test_a_page_runs_in_lab_and_its_widgets_answer(session, path: Path):
-    with lab.ran(path, *session, timeout=600) as notebook:
+    with lab.ran(path, *session, timeout=3600) as notebook:
         assert notebook.page.locator(".jp-OutputArea img:not([alt])").count() == 0
         for box in notebook.page.locator(".course-text").all():
             ask_more(box)

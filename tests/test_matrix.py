@@ -23,6 +23,7 @@ MACHINES = {
         "ATEN_CPU_CAPABILITY": "avx2",
         "OPENBLAS_CORETYPE": "Haswell",
         "OMP_NUM_THREADS": "2",
+        "OMP_WAIT_POLICY": "PASSIVE",  # two that spin while they wait take minutes beside other work
         "PYTHONHASHSEED": "random",
         "LC_ALL": "tr_TR.UTF-8",
         "TZ": "America/St_Johns",

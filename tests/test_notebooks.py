@@ -15,6 +15,7 @@ from itertools import pairwise
 
 import nbformat
 import pytest
+from reader import code_cells, tags
 
 from course_utils import sync
 from course_utils.claims import record
@@ -34,14 +35,6 @@ def page(path):
 
 def read(path):
     return nbformat.read(path, as_version=4)
-
-
-def code_cells(path):
-    return [cell for cell in read(path).cells if cell.cell_type == "code"]
-
-
-def tags(cell):
-    return cell.metadata.get("tags", [])
 
 
 def lines(cell):

