@@ -161,13 +161,17 @@ def _download(asset: data.Asset, target: Path) -> None:
 
     Without a token: the models are public, and who a reader is logged in as is no business of the course.
     """
-    from huggingface_hub import constants, hf_hub_download
+    from huggingface_hub import hf_hub_download
     from huggingface_hub.utils import logging
 
-    constants.DOWNLOAD_CHUNK_SIZE = 2**16  # bytes; the watch would hear of every 10 MB alone
     home = target.parent
     home.mkdir(parents=True, exist_ok=True)
-    with filelock.FileLock(home / ".lock"), data.workspace(home / ".part") as part, _quiet(logging):
+    with (
+        filelock.FileLock(home / ".lock"),
+        data.workspace(home / ".part") as part,
+        _quiet(logging),
+        _watchable(),
+    ):
         if target.is_dir():  # another process fetched it while this one waited
             return
         where = {"revision": asset.revision, "local_dir": part / "files", "token": False}
@@ -177,6 +181,20 @@ def _download(asset: data.Asset, target: Path) -> None:
             _verify(path, asset)
             data.place(path, part / "whole" / file)
         data.place(part / "whole", target)
+
+
+@contextmanager
+def _watchable() -> Iterator[None]:
+    """Let the watch hear of every 64 kB: small chunks over plain HTTP, since Xet fetches on its own."""
+    from huggingface_hub import constants
+
+    ours = {"DOWNLOAD_CHUNK_SIZE": 2**16, "HF_HUB_DISABLE_XET": True}
+    theirs = {name: getattr(constants, name) for name in ours}
+    vars(constants).update(ours)
+    try:
+        yield
+    finally:
+        vars(constants).update(theirs)
 
 
 class _Watch(tqdm):

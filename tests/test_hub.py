@@ -68,7 +68,7 @@ def test_the_page_says_which_model_it_uses_now(hub: Hub, tmp_path: Path, number:
 
 def test_the_course_never_asks_the_hub_for_minilm(hub: Hub, tmp_path: Path):
     """It comes from the package index; the replica has one, and any client can load it."""
-    with reading(tmp_path, **hub_road(hub.url, tmp_path)) as reader:
+    with reading(tmp_path, **hub_road(hub.url, tmp_path), HF_HUB_DISABLE_XET="1") as reader:
         up_to_its_model(reader, "06")
         assert not [request for request in hub.requests if hub.MINILM in request.path]
         code = (
