@@ -125,7 +125,7 @@ def test_layer_and_head_move_by_mouse(shown, weights):
     assert value == weights[LAYERS - 1, HEADS - 1, query, key]
 
 
-NAMED = ("slider", "textbox", "button", "application", "img", "group")
+NAMED = ("slider", "spinbutton", "combobox", "textbox", "button", "application", "img", "group")
 NAMELESS = re.compile(rf"- ({'|'.join(NAMED)})(?! \")")
 
 

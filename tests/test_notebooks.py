@@ -67,6 +67,12 @@ def test_valid_and_executed_in_order(path):
 
 
 @each
+def test_no_control_without_a_name(path):
+    """The handles of ipywidgets' sliders have none that a screen reader could say."""
+    assert not [cell.source for cell in code_cells(path) if re.search(r"ipywidgets\.\w*Slider", cell.source)]
+
+
+@each
 def test_no_errors_warnings_or_trailing_semicolons(path):
     for cell in code_cells(path):
         for output in cell.outputs:

@@ -223,9 +223,9 @@ def test_controls_that_need_a_kernel_are_left_out(few):
     stored = [
         output.get("data", {}).get("text/plain", "") for cell in cells for output in cell.get("outputs", [])
     ]
-    assert [text for text in stored if text.startswith("FloatSlider(")]
+    assert [text for text in stored if text.startswith("BoundedFloatText(")]
     page = few["07b_decoding.html"]
-    assert not [output for output in page.select(".output") if "FloatSlider(" in output.text]
+    assert not [output for output in page.select(".output") if "BoundedFloatText(" in output.text]
     assert page.find("img", alt=re.compile("Text box “A beginning”"))
 
 
