@@ -57,7 +57,7 @@ def test_no_story_spells_out_the_end_of_text(parts):
     assert OURS.encode(bpe.END).ids == [OURS.token_to_id(bpe.END)]
 
 
-@pytest.mark.parametrize("threads", ["1", "3"])
+@pytest.mark.parametrize("threads", [pytest.param("1", marks=pytest.mark.slow), "3"])
 def test_training_again_on_the_training_stories_gives_the_stored_file(threads):
     code = "from course_utils import bpe; print(bpe.train(bpe.story_split()['train']).to_str())"
     environment = os.environ | {"RAYON_NUM_THREADS": threads, "PYTHONHASHSEED": threads, "PYTHONUTF8": "1"}

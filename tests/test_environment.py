@@ -331,7 +331,8 @@ def test_the_tests_install_theirs_on_top(ready):
     assert [call for call in ready.asked() if " pip " in call] == [
         f"python -m pip {CALLED} :all: -r tests/requirements.txt"
     ]
-    assert ready.asked()[-1].startswith("python -m pytest -n 2 ") and " --nbval " in ready.asked()[-1]
+    assert ready.asked()[-1].startswith("python -m pytest -n 2 ")
+    assert " --nbval " in ready.asked()[-1]
 
 
 def test_an_environment_that_was_moved_is_made_anew(ready):

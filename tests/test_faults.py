@@ -1,15 +1,13 @@
-"""A restless reader, who interrupts, repeats, jumps back and restarts; two pages at once; a locked folder."""
+"""A restless reader, who interrupts, repeats, jumps back and restarts; two pages at once."""
 
 from __future__ import annotations
 
-import os
-import shutil
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import nbformat
 import pytest
-from reader import Reader, code_cells, page, reading, strict, tags
+from reader import Reader, code_cells, page, reading, tags
 
 from course_utils import data, sync
 
@@ -66,6 +64,7 @@ def test_each_page_bears_a_restless_reader(tmp_path: Path, path: Path):
         read_restlessly(reader, code_cells(path))
 
 
+@pytest.mark.slow
 def test_training_that_was_interrupted_is_run_again(tmp_path: Path):
     """Page 03: interrupted in its training's first second, its cell run again gives what the page stores."""
     cells = code_cells(page("03"))
@@ -79,24 +78,7 @@ def test_training_that_was_interrupted_is_run_again(tmp_path: Path):
             assert ran.shown == stored(cell) or "nbval-ignore-output" in tags(cell)
 
 
-def test_a_folder_nobody_may_write_to_another_language_and_hour(tmp_path: Path):
-    notebook = Path(shutil.copy(page("02"), tmp_path))
-    tmp_path.chmod(0o555)
-    strange = {"PYTHONHASHSEED": "random", "LC_ALL": "C", "TZ": "Pacific/Kiritimati"}
-    strict(notebook, environment=os.environ | strange)
-
-
-def test_a_locked_folder_is_locked_to_root_too(tmp_path: Path):
-    """Else the test above, and the long matrix, would test nothing where tests run as root."""
-    cell = nbformat.v4.new_code_cell("open('here', 'w')", execution_count=1)
-    nbformat.write(nbformat.v4.new_notebook(cells=[cell]), tmp_path / "writes.ipynb")
-    strict(tmp_path / "writes.ipynb", "--nbval-lax")
-    (tmp_path / "here").unlink()
-    tmp_path.chmod(0o555)
-    with pytest.raises(AssertionError, match="PermissionError"):
-        strict(tmp_path / "writes.ipynb", "--nbval-lax")
-
-
+@pytest.mark.slow
 def test_two_pages_at_once_parse_glove_into_one_cache(tmp_path: Path):
     """Two kernels ask for the vectors that neither finds parsed."""
     source = data.fetch("glove-50d")

@@ -1,9 +1,10 @@
-"""The long matrix of `make test-all`: the stored outputs hold on a stranger's machine too."""
+"""The long matrix, page 02 of it in `make test`: the stored outputs hold on a stranger's machine too."""
 
 import os
 import shutil
 from pathlib import Path
 
+import nbformat
 import pytest
 import reader
 
@@ -31,11 +32,28 @@ MACHINES = {
 }
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("machine", MACHINES)
-@pytest.mark.parametrize("path", sync.notebooks(), ids=lambda path: path.stem)
+@pytest.mark.parametrize(
+    "path",
+    [
+        pytest.param(path, marks=() if path == reader.page("02") else pytest.mark.slow, id=path.stem)
+        for path in sync.notebooks()
+    ],
+)
 def test_strict_outputs_hold_elsewhere(tmp_path, path, machine):
     """From a folder in which nobody may write."""
     notebook = Path(shutil.copy(path, tmp_path))
     tmp_path.chmod(0o555)
     reader.strict(notebook, environment=os.environ | MACHINES[machine])
+
+
+@pytest.mark.slow
+def test_a_locked_folder_is_locked_to_root_too(tmp_path):
+    """Else the test above would test nothing where tests run as root."""
+    cell = nbformat.v4.new_code_cell("open('here', 'w')", execution_count=1)
+    nbformat.write(nbformat.v4.new_notebook(cells=[cell]), tmp_path / "writes.ipynb")
+    reader.strict(tmp_path / "writes.ipynb", "--nbval-lax")
+    (tmp_path / "here").unlink()
+    tmp_path.chmod(0o555)
+    with pytest.raises(AssertionError, match="PermissionError"):
+        reader.strict(tmp_path / "writes.ipynb", "--nbval-lax")
