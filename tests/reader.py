@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import nbformat
+import pytest
 from jupyter_client.blocking import BlockingKernelClient
 from jupyter_client.manager import KernelManager
 
@@ -134,6 +135,14 @@ def page(number: str) -> Path:
     """The notebook whose name begins with that number, "03b" say."""
     (path,) = (path for path in sync.notebooks() if path.stem.startswith(f"{number}_"))
     return path
+
+
+def each_page(quick: str) -> pytest.MarkDecorator:
+    """Give a test every page as its `path`; all but the one of that number are slow."""
+    slow = {path: () if path == page(quick) else pytest.mark.slow for path in sync.notebooks()}
+    return pytest.mark.parametrize(
+        "path", [pytest.param(path, marks=marks, id=path.stem) for path, marks in slow.items()]
+    )
 
 
 def code_cells(path: Path) -> list[nbformat.NotebookNode]:

@@ -9,8 +9,8 @@ import lab
 import nbformat
 import numpy as np
 import pytest
+import reader
 
-from course_utils import sync
 from course_utils.widgets import AttentionMap
 
 pytestmark = [pytest.mark.browser, pytest.mark.skipif(bool(lab.why_not()), reason=lab.why_not())]
@@ -314,16 +314,7 @@ def test_nothing_left_loopback_and_no_error_was_logged(notebook):
     notebook.check_quiet()
 
 
-SHORT = "02_attention_by_hand"  # the one page that `make test` opens too
-
-
-@pytest.mark.parametrize(
-    "path",
-    [
-        pytest.param(path, marks=() if path.stem == SHORT else pytest.mark.slow, id=path.stem)
-        for path in sync.notebooks()
-    ],
-)
+@reader.each_page(quick="02")
 def test_a_page_runs_in_lab_and_its_widgets_answer(session, path: Path):
     with lab.ran(path, *session, timeout=3600) as notebook:
         assert notebook.page.locator(".jp-OutputArea img:not([alt])").count() == 0

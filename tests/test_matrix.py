@@ -8,8 +8,6 @@ import nbformat
 import pytest
 import reader
 
-from course_utils import sync
-
 # The instructions PyTorch and NumPy may use, threads, the order of sets, the language and the hour.
 MACHINES = {
     "an old processor": {
@@ -33,13 +31,7 @@ MACHINES = {
 
 
 @pytest.mark.parametrize("machine", MACHINES)
-@pytest.mark.parametrize(
-    "path",
-    [
-        pytest.param(path, marks=() if path == reader.page("02") else pytest.mark.slow, id=path.stem)
-        for path in sync.notebooks()
-    ],
-)
+@reader.each_page(quick="02")
 def test_strict_outputs_hold_elsewhere(tmp_path, path, machine):
     """From a folder in which nobody may write."""
     notebook = Path(shutil.copy(path, tmp_path))
